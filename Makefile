@@ -1,0 +1,45 @@
+# Everything a newcomer or CI needs, on a machine that has only git, make and CPython 3.11 with pip.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test lint types bench lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## Create .venv with the pinned dependencies
+
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## Start everything, run the example questions, print a table, stop
+	@$(BIN)/dspy-jobs demo
+
+up: $(STAMP) ## Keep the whole stack running in this terminal; Ctrl-C stops it
+	@$(BIN)/dspy-jobs up
+
+test: $(STAMP) ## Run all tests, fast ones first
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style and import boundaries
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## Check types
+	$(BIN)/mypy
+
+bench: $(STAMP) ## Measure against bare DSPy and plain Celery, side by side
+	$(BIN)/python -m benchmarks
+
+lock: ## Pin every dependency with hashes again (needs uv)
+	uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \
+	  --no-annotate --no-header --no-emit-index-url --quiet -o requirements.txt
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

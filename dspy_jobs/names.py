@@ -1,0 +1,143 @@
+"""Every name that two processes share: the task, the queues, the channels and all Redis keys, with type and lifetime.
+
+`{job}` and `{batch}` are whole ids (`job_…`, `batch_…`). The Lua scripts build the same keys in `scripts/_schema.lua`;
+a test holds the two against each other.
+
+| key | type | holds | lifetime |
+|---|---|---|---|
+| dj:{job} | hash | the job's state and numbers, small | expiry + retention + tombstone |
+| dj:{job}:request | string | what the caller gave: inputs, custom_id, metadata (JSON) | expiry + retention |
+| dj:{job}:attempts | list | attempts that did not end the job (JSON each) | retention |
+| celery-task-meta-{job} | string | the outcome, in Celery's result format plus usage, cost and problem | retention |
+| dj:{batch} | hash | state, counts, usage, cost | retention + tombstone, set when it ends |
+| dj:{batch}:request | string | what all its jobs share (JSON) | as the batch |
+| dj:{batch}:jobs | list | its job ids in input order | as the batch |
+| dj:{batch}:results | list | its job ids in order of completion | as the batch |
+| dj:{batch}:parked | list | jobs met by a worker while the batch was paused | as the batch |
+| dj:jobs, dj:batches | zset | every id, score 0, so in order of age | permanent, trimmed by age |
+| dj:staging | zset | uploads not yet committed, by time | permanent, emptied |
+| dj:releasing, dj:canceling | set | batches with work left for the housekeepers | permanent, emptied |
+| dj:delayed | zset | jobs waiting for a retry, by due time | permanent, emptied |
+| dj:queue:{queue} | hash | numbers of queued and running jobs | permanent |
+| dj:queue:{queue}:waiting | zset | jobs with a message under way, by the time it was sent | permanent, emptied |
+| dj:queue:{queue}:workers | zset | live workers that consume it, by the end of their lease | permanent, trimmed |
+| dj:totals | hash | jobs queued and running in all | permanent |
+| dj:workers | zset | workers by the end of their lease | permanent, trimmed |
+| dj:worker:{worker} | string | what the worker says of itself (JSON) | a day |
+| dj:worker:{worker}:held | set | jobs it runs or is about to run | until the worker is gone |
+| dj:worker:{worker}:cancel | set | jobs it must stop | until the worker is gone |
+| dj:programs | hash | what workers say of the programs they run (JSON each) | permanent |
+"""
+
+from __future__ import annotations
+
+#: Celery's name of the one task; its only argument is a list of job ids.
+TASK = "dspy_jobs.run"
+
+#: Separates a queue's name from its priority step in Redis list names (kombu's `sep`).
+PRIORITY_SEPARATOR = ":"
+
+#: Message published when a job has ended: `{job}`; when a batch has ended: `{batch}`.
+DONE_CHANNEL = "dj:done"
+
+#: Message published when a worker (re)published its programs.
+PROGRAMS_CHANNEL = "dj:programs:changed"
+
+JOBS = "dj:jobs"
+BATCHES = "dj:batches"
+STAGING = "dj:staging"
+RELEASING = "dj:releasing"
+CANCELING = "dj:canceling"
+DELAYED = "dj:delayed"
+TOTALS = "dj:totals"
+WORKERS = "dj:workers"
+PROGRAMS = "dj:programs"
+
+#: Keys without a lifetime; every other key must have one once its work is done.
+PERMANENT = (JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, TOTALS, WORKERS, PROGRAMS)
+PERMANENT_PREFIX = "dj:queue:"
+
+
+def job(job_id: str) -> str:
+    """The job's hash."""
+    return f"dj:{job_id}"
+
+
+def job_request(job_id: str) -> str:
+    """What the caller gave for this job, JSON."""
+    return f"dj:{job_id}:request"
+
+
+def job_attempts(job_id: str) -> str:
+    """Attempts that did not end the job."""
+    return f"dj:{job_id}:attempts"
+
+
+def outcome(job_id: str) -> str:
+    """The job's outcome under the key Celery's Redis result backend reads."""
+    return f"celery-task-meta-{job_id}"
+
+
+def batch(batch_id: str) -> str:
+    """The batch's hash."""
+    return f"dj:{batch_id}"
+
+
+def batch_request(batch_id: str) -> str:
+    """What all jobs of the batch share, JSON."""
+    return f"dj:{batch_id}:request"
+
+
+def batch_jobs(batch_id: str) -> str:
+    """The batch's job ids in input order."""
+    return f"dj:{batch_id}:jobs"
+
+
+def batch_results(batch_id: str) -> str:
+    """The batch's job ids in order of completion."""
+    return f"dj:{batch_id}:results"
+
+
+def batch_parked(batch_id: str) -> str:
+    """Jobs met by a worker while the batch was paused."""
+    return f"dj:{batch_id}:parked"
+
+
+def queue(model: str) -> str:
+    """The Celery queue of a model; one each, so that one provider's outage cannot block another's jobs."""
+    return f"dspy.{model}"
+
+
+def queue_numbers(queue_name: str) -> str:
+    """Numbers of queued and running jobs of a queue."""
+    return f"dj:queue:{queue_name}"
+
+
+def queue_waiting(queue_name: str) -> str:
+    """Jobs of a queue with a message under way, by the time (ms) it was sent."""
+    return f"dj:queue:{queue_name}:waiting"
+
+
+def queue_workers(queue_name: str) -> str:
+    """Workers that consume a queue, by the end of their lease (ms)."""
+    return f"dj:queue:{queue_name}:workers"
+
+
+def queue_list(queue_name: str, step: int) -> str:
+    """The Redis list kombu pops for a queue's priority step."""
+    return queue_name if step == 0 else f"{queue_name}{PRIORITY_SEPARATOR}{step}"
+
+
+def worker(worker_id: str) -> str:
+    """What a worker says of itself, JSON."""
+    return f"dj:worker:{worker_id}"
+
+
+def worker_held(worker_id: str) -> str:
+    """Jobs a worker runs or is about to run."""
+    return f"dj:worker:{worker_id}:held"
+
+
+def worker_cancel(worker_id: str) -> str:
+    """Jobs a worker must stop."""
+    return f"dj:worker:{worker_id}:cancel"

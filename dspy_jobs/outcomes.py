@@ -1,0 +1,96 @@
+"""A job's outcome as it is stored: Celery's result format, so that `AsyncResult(job_id)` reads it, plus what we add.
+
+Added members: `attempt` (the attempt that ended the job), `usage`, `cost_usd`, `cache`, `program_version`, `problem`.
+Times inside `attempt` are milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+from dspy_jobs.problems import Problem
+
+UsageSource = Literal["provider", "estimated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and calls of an attempt. `None` means unknown, which is not zero."""
+
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
+    calls: int = 0
+    source: UsageSource | None = "provider"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a job."""
+
+    number: int
+    model: str
+    started_at: int
+    ended_at: int
+    error: Problem | None = None
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = 0.0
+
+    def as_record(self) -> dict[str, Any]:
+        """As it is stored: in the outcome, or in the list of attempts that did not end the job."""
+        record: dict[str, Any] = {
+            "number": self.number,
+            "model": self.model,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "usage": self.usage,
+            "cost_usd": self.cost_usd,
+        }
+        if self.error is not None:
+            record["error"] = self.error.model_dump(exclude_none=True)
+        return record
+
+
+def rfc3339(ms: int | float | str) -> str:
+    """Milliseconds since 1970 as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(int(ms) / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _outcome(job_id: str, state: str, result: Any, attempt: Attempt, version: str, **more: Any) -> bytes:
+    return orjson.dumps(
+        {
+            "status": state,
+            "result": result,
+            "traceback": None,
+            "children": [],
+            "date_done": rfc3339(attempt.ended_at),
+            "task_id": job_id,
+            "attempt": attempt.as_record(),
+            "usage": attempt.usage,
+            "cost_usd": attempt.cost_usd,
+            "program_version": version,
+            **more,
+        }
+    )
+
+
+def success(job_id: str, output: dict[str, Any], attempt: Attempt, version: str, cache: str) -> bytes:
+    """The outcome of a job with an output.
+
+    Raises:
+        TypeError: the output holds something JSON cannot express.
+    """
+    return _outcome(job_id, "SUCCESS", output, attempt, version, cache=cache)
+
+
+def failure(job_id: str, attempt: Attempt, version: str) -> bytes:
+    """The outcome of a job that failed or was canceled while it ran; `attempt.error` says why."""
+    error = attempt.error
+    assert error is not None, "a failed attempt carries its problem"
+    kind = "JobCanceled" if error.code == "canceled" else "JobFailed"
+    result = {"exc_type": kind, "exc_message": [f"{error.code}: {error.detail}"], "exc_module": "dspy_jobs.errors"}
+    state = "REVOKED" if error.code == "canceled" else "FAILURE"
+    return _outcome(job_id, state, result, attempt, version, problem=error.model_dump(exclude_none=True))

@@ -1,0 +1,299 @@
+"""The one typed record of every setting, read from `dspy-jobs.toml` and the environment and checked as a whole.
+
+This is the only module that reads the environment. Precedence, lowest first: defaults, the file, `DSPY_JOBS_*`.
+`[section] key` of the file is `DSPY_JOBS_SECTION_KEY` in the environment; keys outside a section are
+`DSPY_JOBS_KEY`; `REDIS_URL` and `CACHE_URL` keep their common names. `${NAME}` and `${NAME:-default}` inside a
+string of the file are replaced from the environment. `docs/configuration.md` lists every setting.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+SECTIONS = ("api", "sandbox", "flower", "worker", "jobs", "limits")
+
+#: Read timeouts (seconds) a model call may get. Connection pools are kept one a value, so they are few.
+TIMEOUT_BUCKETS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+class ConfigurationError(Exception):
+    """The configuration is wrong; the message names every mistake with its path in the file and the remedy."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ApiSettings(_Section):
+    """The HTTP process."""
+
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: Port = Field(8080, description="Port the API listens on; 0 picks a free one.")
+
+
+class SandboxSettings(_Section):
+    """The sandbox model server of demos and tests. It is not a language model."""
+
+    port: Port = Field(8090, description="Port the sandbox model listens on, always on 127.0.0.1.")
+
+
+class FlowerSettings(_Section):
+    """Flower, the page that shows Celery's workers."""
+
+    port: Port = Field(5555, description="Port Flower listens on, always on 127.0.0.1.")
+
+
+class WorkerSettings(_Section):
+    """The Celery worker process."""
+
+    concurrency: Count = Field(128, le=1024, description="Threads, so jobs run at once, in a worker process.")
+    hold_seconds: Seconds = Field(
+        5, description="Longest time a thread keeps the rest of a chunk before it hands it back to the queue."
+    )
+    chunk_size: Count = Field(
+        32, le=200, description="Most jobs in one queue message; small batches get less, down to 1."
+    )
+    lease_seconds: Seconds = Field(
+        10, description="A worker not heard of for this long is lost and its jobs are queued again."
+    )
+    drain_seconds: Seconds = Field(
+        30, description="Longest time a stopping worker waits for running jobs before they are handed back."
+    )
+
+
+class JobSettings(_Section):
+    """What a job gets when it does not say otherwise."""
+
+    timeout_seconds: Seconds = Field(300, description="Time an attempt may run before it is stopped.")
+    max_timeout_seconds: Seconds = Field(3600, description="Largest `timeout_seconds` a caller may ask for.")
+    expires_in_seconds: Seconds = Field(86_400, description="Time a job may wait for its start.")
+    max_attempts: Count = Field(5, le=100, description="Attempts before a job fails for good.")
+    max_calls: Count = Field(100, description="Model calls one attempt may make.")
+    backoff_seconds: Seconds = Field(1, description="Upper bound of the wait before the first retry; doubles each time.")
+    max_backoff_seconds: Seconds = Field(60, description="Largest wait before a retry, also for `Retry-After`.")
+    max_worker_losses: Count = Field(3, description="A job that lost its worker this often fails as `worker_lost`.")
+    retention_seconds: Seconds = Field(7 * 86_400, description="Time a result can be read after its job ended.")
+    tombstone_seconds: Seconds = Field(30 * 86_400, description="Time after that in which 410 is answered, then 404.")
+
+
+class LimitSettings(_Section):
+    """Sizes beyond which a request is refused. `GET /v1/limits` shows them."""
+
+    items_per_batch: Count = Field(50_000, description="Most items in a batch.")
+    batch_bytes: Count = Field(100_000_000, description="Largest body of a batch, in bytes.")
+    item_bytes: Count = Field(1_000_000, description="Largest item or single job, in bytes of JSON.")
+    result_bytes: Count = Field(1_000_000, description="Largest output of a job, in bytes of JSON.")
+    wait_seconds: Count = Field(60, le=600, description="Longest `Prefer: wait`.")
+    queued_jobs: Count = Field(200_000, description="Jobs queued at once before submits answer 429 `queue_full`.")
+
+
+class ModelSettings(_Section):
+    """A language model by its short name. Callers can name it only so."""
+
+    model: str = Field(min_length=1, description="The provider's model id, for example `openai/gpt-4.1-mini`.")
+    base_url: str | None = Field(None, description="Address of the provider's API where it is not the usual one.")
+    api_key_env: str | None = Field(
+        None, description="Name of the environment variable with the key; by default the provider's usual one."
+    )
+    timeout_seconds: Seconds = Field(120, description="Longest wait for one answer of the provider.")
+    engine: Literal["lm15", "litellm"] = Field(
+        "lm15", description="DSPy engine: the native `lm15`, or `litellm` for providers that need it."
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="Sampling parameters of every call, for example `{temperature = 0.2}`."
+    )
+    input_cost_per_1k: float | None = Field(None, ge=0, description="US dollars per 1000 input tokens.")
+    output_cost_per_1k: float | None = Field(None, ge=0, description="US dollars per 1000 output tokens.")
+
+    @model_validator(mode="after")
+    def _prices_come_in_pairs(self) -> Self:
+        if (self.input_cost_per_1k is None) != (self.output_cost_per_1k is None):
+            raise ValueError("give both input_cost_per_1k and output_cost_per_1k, or neither")
+        return self
+
+
+class ProgramSettings(_Section):
+    """A DSPy program by its short name: a signature, or a factory that returns a `dspy.Module`."""
+
+    signature: str | None = Field(None, description="A DSPy signature, for example `question -> answer`.")
+    instructions: str | None = Field(None, description="Instructions for the signature.")
+    factory: str | None = Field(
+        None, pattern=r"^[\w.]+:[\w.]+$", description="`package.module:function` that returns a `dspy.Module`."
+    )
+    state: Path | None = Field(None, description="Saved DSPy program state (JSON) to load, relative to the file.")
+    state_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="The state's SHA-256; a different state is refused."
+    )
+    model: str | None = Field(None, description="Model used when the caller names none.")
+    adapter: Literal["chat", "json", "xml"] = Field("chat", description="DSPy adapter the program speaks through.")
+    description: str | None = Field(None, description="One line for people, shown in `GET /v1/programs`.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.signature is None) == (self.factory is None):
+            raise ValueError("give exactly one of `signature` and `factory`")
+        if (self.state is None) != (self.state_sha256 is None):
+            raise ValueError("give `state` and `state_sha256` together")
+        if self.instructions is not None and self.signature is None:
+            raise ValueError("`instructions` go with `signature`; a factory has its own")
+        return self
+
+
+class Settings(_Section):
+    """Everything an operator can set. Build it with `load_settings`."""
+
+    redis_url: str | None = Field(
+        None, description="Redis for queue, jobs and results (also `REDIS_URL`); unset means an embedded one."
+    )
+    cache_url: str | None = Field(
+        None, description="Redis for the response cache (also `CACHE_URL`); by default database 1 of `redis_url`."
+    )
+    data_dir: Path = Field(Path(".dspy-jobs"), description="Folder of the embedded Redis and of results.")
+    default_model: str = Field("sandbox", description="Model used when neither caller nor program names one.")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level logged.")
+    api: ApiSettings = ApiSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    flower: FlowerSettings = FlowerSettings()
+    worker: WorkerSettings = WorkerSettings()
+    jobs: JobSettings = JobSettings()
+    limits: LimitSettings = LimitSettings()
+    models: dict[Name, ModelSettings] = Field(default_factory=dict)
+    programs: dict[Name, ProgramSettings] = Field(default_factory=dict)
+    source: Path | None = Field(None, description="The file this was read from; set by the reader, not by you.")
+
+    @model_validator(mode="after")
+    def _relations(self) -> Self:
+        mistakes = [*_unknown_models(self), *_wrong_relations(self)]
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        return self
+
+    def model_of(self, program: str) -> str:
+        """The model a program runs on when the caller names none."""
+        return self.programs[program].model or self.default_model
+
+
+def _unknown_models(settings: Settings) -> list[str]:
+    known = ", ".join(sorted(settings.models)) or "none"
+    named = {"default_model": settings.default_model} if settings.models else {}
+    named |= {f"programs.{name}.model": p.model for name, p in settings.programs.items() if p.model}
+    return [
+        f"{path}: there is no model {model!r}; add [models.{model}] or use one of: {known}"
+        for path, model in named.items()
+        if model not in settings.models
+    ]
+
+
+def _wrong_relations(settings: Settings) -> list[str]:
+    jobs, limits = settings.jobs, settings.limits
+    checks = [
+        (jobs.timeout_seconds <= jobs.max_timeout_seconds, "jobs.timeout_seconds exceeds jobs.max_timeout_seconds"),
+        (jobs.backoff_seconds <= jobs.max_backoff_seconds, "jobs.backoff_seconds exceeds jobs.max_backoff_seconds"),
+        (limits.item_bytes <= limits.batch_bytes, "limits.item_bytes exceeds limits.batch_bytes"),
+    ]
+    return [mistake for holds, mistake in checks if not holds]
+
+
+def find_file(environ: Mapping[str, str]) -> Path | None:
+    """`DSPY_JOBS_CONFIG` if set, else the nearest `dspy-jobs.toml` upwards from the working directory."""
+    if given := environ.get("DSPY_JOBS_CONFIG"):
+        return Path(given)
+    here = Path.cwd()
+    return next((p / "dspy-jobs.toml" for p in (here, *here.parents) if (p / "dspy-jobs.toml").is_file()), None)
+
+
+def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read and check the whole configuration.
+
+    Raises:
+        ConfigurationError: the file cannot be read or anything in it or in the environment is wrong; every
+            mistake is named with its path.
+    """
+    environ = os.environ if environ is None else environ
+    path = path or find_file(environ)
+    content = _with_environment(_read(path, environ) if path else {}, environ)
+    base = path.resolve().parent if path else Path.cwd()
+    content["data_dir"] = base / Path(content.get("data_dir") or ".dspy-jobs").expanduser()
+    try:
+        return Settings(**content, source=path.resolve() if path else None)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, path)) from None
+
+
+def _read(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
+    result = _interpolate(content, environ, str(path))
+    assert isinstance(result, dict)
+    return result
+
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+def _interpolate(value: Any, environ: Mapping[str, str], where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _interpolate(item, environ, f"{where}: {key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_interpolate(item, environ, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        found = environ.get(match["name"], match["default"])
+        if found is None:
+            raise ConfigurationError(f"{where}: ${{{match['name']}}} is not set in the environment")
+        return found
+
+    return _VARIABLE.sub(replace, value)
+
+
+def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The file's content with the environment's values over it."""
+    for name in ("REDIS_URL", "CACHE_URL"):
+        if environ.get(name):
+            content[name.lower()] = environ[name]
+    for variable, value in environ.items():
+        if variable.startswith("DSPY_JOBS_") and variable != "DSPY_JOBS_CONFIG":
+            _place(content, variable, value)
+    return content
+
+
+def _place(content: dict[str, Any], variable: str, value: str) -> None:
+    key = variable.removeprefix("DSPY_JOBS_").lower()
+    section = next((s for s in SECTIONS if key.startswith(s + "_")), None)
+    if section is None:
+        if key not in Settings.model_fields or key in (*SECTIONS, "models", "programs", "source"):
+            raise ConfigurationError(f"{variable}: there is no such setting; see docs/configuration.md")
+        content[key] = value
+    else:
+        content.setdefault(section, {})[key.removeprefix(section + "_")] = value
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    where = str(path) if path else "the environment"
+    lines = []
+    for mistake in error.errors():
+        place = ".".join(str(part) for part in mistake["loc"] if part != "[key]")
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            message = "there is no such setting; see docs/configuration.md"
+        lines.append(f"  {place}: {message}" if place else f"  {message}")
+    return f"{where}: the configuration is wrong:\n" + "\n".join(lines)

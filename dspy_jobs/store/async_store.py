@@ -1,0 +1,107 @@
+"""Runs operations from the API's event loop, many requests in one round trip.
+
+Operations asked for while a round trip is under way travel together in the next one. Under load this saves most of
+the client's cost for each; a lone request waits for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+
+from dspy_jobs.store.script import Operation, all_scripts
+
+T = TypeVar("T")
+
+#: Operations in one round trip at most: larger ones make the first wait for the last.
+LARGEST_FLIGHT = 128
+#: Round trips under way at once. One would let a slow script hold up everybody; many would defeat the gathering.
+MOST_FLIGHTS = 2
+
+
+def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis:
+    """A Redis client that answers or raises within about `timeout_seconds`; it does not retry behind our back."""
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=min(2.0, timeout_seconds),
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+class AsyncStore:
+    """The store as the event loop uses it. `redis` is open for plain commands on keys of `dspy_jobs.names`."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self.redis = client
+        self._waiting: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
+        self._flights: set[asyncio.Task[None]] = set()
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run one operation.
+
+        Raises:
+            redis.exceptions.RedisError: Redis is unreachable, full or refuses.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((operation, future))
+        if len(self._flights) < MOST_FLIGHTS:
+            flight = asyncio.create_task(self._fly())
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+        return operation.read(await future)
+
+    async def close(self) -> None:
+        """Wait for what is under way and close the connections."""
+        await asyncio.gather(*self._flights, return_exceptions=True)
+        await self.redis.aclose()
+
+    async def _fly(self) -> None:
+        while self._waiting:
+            passengers = [self._waiting.popleft() for _ in range(min(len(self._waiting), LARGEST_FLIGHT))]
+            try:
+                replies = await self._replies([operation for operation, _ in passengers])
+            except Exception as error:  # whatever went wrong is each passenger's to hear, or it would wait for ever
+                replies = [error] * len(passengers)
+            for (_, future), reply in zip(passengers, replies, strict=True):
+                _settle(future, reply)
+
+    async def _replies(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        replies = await self._send(operations)
+        missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            await self.load_scripts()
+            again = await self._send([operations[i] for i in missing])
+            for i, reply in zip(missing, again, strict=True):
+                replies[i] = reply
+        return replies
+
+    async def load_scripts(self) -> None:
+        """Make every script known to Redis, as after its restart."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for script in all_scripts():
+                pipe.script_load(script.text)
+            await pipe.execute()
+
+    async def _send(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for operation in operations:
+                pipe.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)
+            return list(await pipe.execute(raise_on_error=False))
+
+
+def _settle(future: asyncio.Future[Any], reply: Any) -> None:
+    if future.done():  # its request was abandoned meanwhile
+        return
+    if isinstance(reply, Exception):
+        future.set_exception(reply)
+    else:
+        future.set_result(reply)

@@ -1,0 +1,331 @@
+"""Every Redis operation of the product: which script, which arguments, how to read the answer.
+
+`now_ms=None` lets Redis's own clock count, as all processes do; tests pass theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from dspy_jobs.descriptions import ProgramDescription
+from dspy_jobs.messages import MESSAGE_TEMPLATE
+from dspy_jobs.problems import problem
+from dspy_jobs.settings import JobSettings
+from dspy_jobs.store.records import (
+    Claim,
+    NotClaimed,
+    QueueNumbers,
+    StoredBatch,
+    StoredJob,
+    stored_job,
+    text_fields,
+)
+from dspy_jobs.store.script import Operation, script
+
+_CANCELED = orjson.dumps(problem("canceled", "The job was canceled before it ended.").model_dump(exclude_none=True))
+_EXPIRED = orjson.dumps(
+    problem("expired", "The job did not start within its expires_in_seconds.").model_dump(exclude_none=True)
+)
+_WORKER_LOST = orjson.dumps(
+    problem("worker_lost", "The worker that held the job was lost.").model_dump(exclude_none=True)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long a job's keys live, in milliseconds."""
+
+    expires_in: int
+    retention: int
+    tombstone: int
+
+    @classmethod
+    def of(cls, jobs: JobSettings, expires_in_seconds: float | None = None) -> Lifetimes:
+        """The configured lifetimes, with the caller's time to start if it gave one."""
+        expires = jobs.expires_in_seconds if expires_in_seconds is None else expires_in_seconds
+        return cls(int(expires * 1000), int(jobs.retention_seconds * 1000), int(jobs.tombstone_seconds * 1000))
+
+
+def _time(now_ms: int | None) -> str:
+    return "" if now_ms is None else str(now_ms)
+
+
+def _text(value: bytes) -> str:
+    return value.decode()
+
+
+def _texts(values: Iterable[bytes]) -> list[str]:
+    return [value.decode() for value in values]
+
+
+def _flat(fields: dict[str, Any]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]
+
+
+# ---- submit ----------------------------------------------------------------------------------------------------
+
+
+def submit_job(
+    job_id: str,
+    request: bytes,
+    queue: str,
+    step: int,
+    fields: dict[str, Any],
+    lifetimes: Lifetimes,
+    queue_limit: int,
+    now_ms: int | None = None,
+) -> Operation[tuple[bool, int]]:
+    """Accept a job: its record and its message in one step. Answers (accepted, creation time or jobs queued)."""
+    args = (
+        _time(now_ms), job_id, request, MESSAGE_TEMPLATE, queue_limit, lifetimes.retention, lifetimes.tombstone,
+        lifetimes.expires_in, queue, step, *_flat(fields),
+    )  # fmt: skip
+    return Operation(script("submit_job"), args, lambda raw: (raw[0] == b"accepted", int(raw[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHead:
+    """What the store must know of a batch while its items arrive."""
+
+    id: str
+    queue: str
+    step: int
+    program: str
+    model: str
+    max_attempts: int
+    lifetimes: Lifetimes
+
+
+def stage_items(head: BatchHead, items: Sequence[tuple[str, bytes]], now_ms: int | None = None) -> Operation[int]:
+    """Write items (id, request) of an upload that is not yet a batch. Answers how many it has so far."""
+    args = (
+        _time(now_ms), head.id, head.queue, head.step, head.program, head.model, head.max_attempts,
+        head.lifetimes.expires_in, head.lifetimes.retention, head.lifetimes.tombstone,
+        *(part for item in items for part in item),
+    )  # fmt: skip
+    return Operation(script("stage_items"), args, int)
+
+
+def commit_batch(
+    head: BatchHead, request: bytes, total: int, queue_limit: int, now_ms: int | None = None
+) -> Operation[tuple[str, int]]:
+    """Make a staged upload a batch: `("accepted", time)`, `("queue_full", queued)` or `("lost", items found)`."""
+    times = head.lifetimes
+    lifetime = times.expires_in + times.retention + times.tombstone
+    fields = {
+        "program": head.program, "model": head.model, "priority": head.step, "retention": times.retention,
+        "tombstone": times.tombstone, "lifetime": lifetime,
+    }  # fmt: skip
+    args = (_time(now_ms), head.id, request, head.queue, queue_limit, total, lifetime, *_flat(fields))
+    return Operation(script("commit_batch"), args, lambda raw: (_text(raw[0]), int(raw[1])))
+
+
+def discard_staged(batch_id: str, limit: int = 1000) -> Operation[int]:
+    """Remove a part of an upload that was refused or abandoned. Answers how many of its items are left."""
+    return Operation(script("discard_staged"), (batch_id, limit), int)
+
+
+def release_jobs(batch_id: str, pointer: int, sizes: Sequence[int], now_ms: int | None = None) -> Operation[int]:
+    """Send the batch's next jobs in chunks of these sizes. Answers the new pointer, or -1 if it was not `pointer`."""
+    return Operation(
+        script("release_jobs"), (_time(now_ms), batch_id, MESSAGE_TEMPLATE, pointer, *sizes), int
+    )
+
+
+# ---- run -------------------------------------------------------------------------------------------------------
+
+
+def take_jobs(worker: str, ids: Sequence[str]) -> Operation[list[str]]:
+    """Take the jobs of a received message that still wait; each at most once, however often it is delivered."""
+    return Operation(script("take_jobs"), (worker, *ids), _texts)
+
+
+def claim_job(
+    worker: str, job_id: str, may_yield: bool = False, now_ms: int | None = None
+) -> Operation[Claim | NotClaimed]:
+    """Start an attempt of a taken job. With `may_yield` a more urgent message is let through first."""
+
+    def read(raw: list[Any]) -> Claim | NotClaimed:
+        if raw[0] != b"claimed":
+            return NotClaimed(_text(raw[0]))
+        program, model, max_attempts, tries, created = raw[5]
+        return Claim(
+            id=job_id, attempt=int(raw[1]), started_at=int(raw[2]), batch=_text(raw[3]),
+            request=orjson.loads(raw[4] or b"{}"), program=_text(program), model=_text(model),
+            max_attempts=int(max_attempts), tries=int(tries or 0), created_at=int(created),
+        )  # fmt: skip
+
+    #: Milliseconds within which only as many threads give way as urgent messages wait.
+    yields_lifetime = 200
+    args = (_time(now_ms), worker, job_id, _EXPIRED, "1" if may_yield else "0", yields_lifetime)
+    return Operation(script("claim_job"), args, read)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an attempt used. Cost in nano-dollars, so that sums never drift; None where it is unknown."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    calls: int = 0
+    cost_nanos: int | None = 0
+
+
+def finish_job(
+    worker: str, claim: Claim, status: str, outcome: bytes, spent: Spent, now_ms: int | None = None
+) -> Operation[bool]:
+    """Publish an attempt's outcome, once. False if the claim is stale: another attempt has the job."""
+    cost = "" if spent.cost_nanos is None else spent.cost_nanos
+    args = (
+        _time(now_ms), worker, claim.id, claim.attempt, status, outcome,
+        spent.input_tokens, spent.output_tokens, spent.calls, cost,
+    )  # fmt: skip
+    return Operation(script("finish_job"), args, lambda raw: raw == b"finished")
+
+
+def retry_later(
+    worker: str, claim: Claim, attempt: bytes, delay_seconds: float, wait_reason: str, now_ms: int | None = None
+) -> Operation[str]:
+    """Keep a failed attempt and queue the job after a wait. Answers `delayed`, `canceled` or `stale`."""
+    delay = int(delay_seconds * 1000)
+    args = (_time(now_ms), worker, claim.id, claim.attempt, attempt, delay, wait_reason, _CANCELED)
+    return Operation(script("retry_later"), args, _text)
+
+
+def hand_back(worker: str, ids: Sequence[str], chunk_size: int, now_ms: int | None = None) -> Operation[int]:
+    """Give taken jobs that did not start back to the queue, to be next."""
+    return Operation(script("hand_back"), (_time(now_ms), worker, MESSAGE_TEMPLATE, chunk_size, *ids), int)
+
+
+# ---- keep going --------------------------------------------------------------------------------------------------
+
+
+def renew_worker(
+    worker: str, lease_seconds: float, description: bytes, queues: Sequence[str], now_ms: int | None = None
+) -> Operation[list[str]]:
+    """Say that a worker lives. Answers the jobs it must stop."""
+    args = (_time(now_ms), worker, int(lease_seconds * 1000), description, *queues)
+    return Operation(script("renew_worker"), args, _texts)
+
+
+def retire_worker(worker: str, queues: Sequence[str]) -> Operation[int]:
+    """Say that a worker consumes nothing more."""
+    return Operation(script("retire_worker"), (worker, *queues), int)
+
+
+def recover_lost(max_losses: int, limit: int = 200, now_ms: int | None = None) -> Operation[tuple[int, int]]:
+    """Queue again what lost workers held. Answers (recovered, failed for good)."""
+    args = (_time(now_ms), MESSAGE_TEMPLATE, limit, max_losses, _WORKER_LOST, _CANCELED)
+    return Operation(script("recover_lost"), args, lambda raw: (int(raw[0]), int(raw[1])))
+
+
+def wake_delayed(limit: int = 500, now_ms: int | None = None) -> Operation[int]:
+    """Send jobs whose wait is over. Answers how many."""
+    return Operation(script("wake_delayed"), (_time(now_ms), MESSAGE_TEMPLATE, limit), int)
+
+
+# ---- change ------------------------------------------------------------------------------------------------------
+
+
+def cancel_job(job_id: str, now_ms: int | None = None) -> Operation[tuple[str, str]]:
+    """Cancel a job. Answers (`missing | canceled | canceling | finished`, its status)."""
+    args = (_time(now_ms), job_id, _CANCELED)
+    return Operation(script("cancel_job"), args, lambda raw: (_text(raw[0]), _text(raw[1])))
+
+
+def retry_jobs(
+    ids: Sequence[str], lifetimes: Lifetimes, chunk_size: int = 1, now_ms: int | None = None
+) -> Operation[tuple[int, str]]:
+    """Queue ended jobs again. Answers (requeued, status of the first that was refused or '')."""
+    args = (_time(now_ms), MESSAGE_TEMPLATE, lifetimes.expires_in, chunk_size, *ids)
+    return Operation(script("retry_jobs"), args, lambda raw: (int(raw[0]), _text(raw[1])))
+
+
+def erase_job(job_id: str) -> Operation[str]:
+    """Erase an ended job's inputs and outputs. Answers `erased`, `missing`, or the status that forbids it."""
+    return Operation(script("erase_job"), (job_id,), _text)
+
+
+def pause_batch(batch_id: str) -> Operation[str]:
+    """Pause a batch. Answers its status before, or `missing`."""
+    return Operation(script("pause_batch"), (batch_id,), _text)
+
+
+def resume_batch(
+    batch_id: str, chunk_size: int, limit: int = 1000, now_ms: int | None = None
+) -> Operation[tuple[str, int]]:
+    """Resume a batch and send parked jobs. Answers (status before or `missing`, parked jobs left)."""
+    args = (_time(now_ms), batch_id, MESSAGE_TEMPLATE, chunk_size, limit)
+    return Operation(script("resume_batch"), args, lambda raw: (_text(raw[0]), int(raw[1])))
+
+
+def cancel_batch(
+    batch_id: str, position: int = 0, limit: int = 500, now_ms: int | None = None
+) -> Operation[tuple[str, int]]:
+    """One step of canceling a batch. Answers (status before or `missing`, next position or -1 when through)."""
+    args = (_time(now_ms), batch_id, _CANCELED, position, limit)
+    return Operation(script("cancel_batch"), args, lambda raw: (_text(raw[0]), int(raw[1])))
+
+
+# ---- read --------------------------------------------------------------------------------------------------------
+
+
+def read_jobs(
+    ids: Sequence[str], shared: dict[str, Any] | None = None, now_ms: int | None = None
+) -> Operation[list[StoredJob | None]]:
+    """Read jobs whole. `shared` is what their common batch shares, if the caller has read it already."""
+
+    def read(raw: list[Any]) -> list[StoredJob | None]:
+        return [stored_job(job_id, job, shared) for job_id, job in zip(ids, raw, strict=True)]
+
+    return Operation(script("read_jobs"), (_time(now_ms), "0" if shared is not None else "1", *ids), read)
+
+
+def read_batch(batch_id: str, now_ms: int | None = None) -> Operation[StoredBatch | None]:
+    """Read a batch whole."""
+
+    def read(raw: list[Any]) -> StoredBatch | None:
+        if not raw:
+            return None
+        request = orjson.loads(raw[1]) if raw[1] else None
+        return StoredBatch(batch_id, text_fields(raw[0]), request, int(raw[2]), int(raw[3]))
+
+    return Operation(script("read_batch"), (_time(now_ms), batch_id), read)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a listing wants; an empty string means any."""
+
+    status: str = ""
+    program: str = ""
+    model: str = ""
+    variant: str = ""
+    batch: str = ""
+
+
+def list_jobs(after: str, limit: int, wanted: JobFilter, scan: int = 2000) -> Operation[tuple[str, list[str]]]:
+    """Look through at most `scan` of the newest jobs before `after`. Answers (where to go on or '', matching ids)."""
+    args = (after, limit, scan, wanted.status, wanted.program, wanted.model, wanted.variant, wanted.batch)
+    return Operation(script("list_jobs"), args, lambda raw: (_text(raw[0]), _texts(raw[1:])))
+
+
+def read_queues(queues: Sequence[str], now_ms: int | None = None) -> Operation[list[QueueNumbers]]:
+    """Read the numbers of queues."""
+
+    def read(raw: list[Any]) -> list[QueueNumbers]:
+        return [
+            QueueNumbers(name, int(q[0]), int(q[1]), None if q[2] is None else int(float(q[2])), int(q[3]))
+            for name, q in zip(queues, raw, strict=True)
+        ]
+
+    return Operation(script("read_queues"), (_time(now_ms), *queues), read)
+
+
+def description_of(raw: bytes) -> ProgramDescription:
+    """A program's description as a worker published it."""
+    return ProgramDescription.model_validate_json(raw)

@@ -1,0 +1,113 @@
+"""Jobs, batches and queues as Redis holds them, before they become what HTTP shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A job read whole. Times are milliseconds since 1970."""
+
+    id: str
+    fields: dict[str, str]
+    request: dict[str, Any] | None
+    """What the caller gave, over what its batch shares; None once erased or past its retention."""
+    outcome: dict[str, Any] | None
+    attempts: list[dict[str, Any]]
+    rank: int | None
+    """Jobs that wait before it in its queue, if it waits."""
+    workers: int
+    """Live workers that consume its queue; only known for a queued job."""
+    paused: bool
+
+    @property
+    def status(self) -> str:
+        return self.fields["status"]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was here and its inputs and outputs no longer are."""
+        return self.request is None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """A batch read whole."""
+
+    id: str
+    fields: dict[str, str]
+    request: dict[str, Any] | None
+    results: int
+    """Length of its list of results."""
+    workers: int
+
+    @property
+    def status(self) -> str:
+        return self.fields["status"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job this worker now runs, under the fencing token `attempt`."""
+
+    id: str
+    attempt: int
+    started_at: int
+    """Milliseconds since 1970, by Redis's clock."""
+    created_at: int
+    batch: str
+    program: str
+    model: str
+    request: dict[str, Any]
+    """What the caller gave for this job alone; what its batch shares is read separately."""
+    max_attempts: int
+    tries: int
+    """Failed attempts before this one since it was last submitted or retried by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotClaimed:
+    """Why a job was not claimed: `gone`, `parked`, `expired` or `urgent` (someone more urgent goes first)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueNumbers:
+    """A queue at this moment."""
+
+    name: str
+    queued: int
+    running: int
+    oldest: int | None
+    """When the oldest waiting message was sent, in milliseconds since 1970."""
+    workers: int
+
+
+def text_fields(flat: list[bytes]) -> dict[str, str]:
+    """A hash as `HGETALL` answers it inside a script."""
+    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+
+
+def stored_job(job_id: str, raw: list[Any], shared: dict[str, Any] | None = None) -> StoredJob | None:
+    """A job from `read_jobs.lua`; `shared` is what its batch shares if the script was not asked for it."""
+    if not raw:
+        return None
+    flat, request, outcome, attempts, batch_request, rank, workers, paused = raw
+    own = orjson.loads(request) if request else None
+    if own is not None:
+        own = {**(orjson.loads(batch_request) if batch_request else shared or {}), **own}
+    return StoredJob(
+        id=job_id,
+        fields=text_fields(flat),
+        request=own,
+        outcome=orjson.loads(outcome) if outcome else None,
+        attempts=[orjson.loads(attempt) for attempt in attempts],
+        rank=rank,
+        workers=workers,
+        paused=bool(paused),
+    )

@@ -1,0 +1,45 @@
+"""The Lua scripts: read once from their files, each with the shared schema before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text and the SHA-1 by which Redis knows it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The script of `scripts/{name}.lua`."""
+    folder = files("dspy_jobs.store") / "scripts"
+    text = (folder / "_schema.lua").read_text() + "\n" + (folder / f"{name}.lua").read_text()
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def all_scripts() -> tuple[Script, ...]:
+    """Every script there is; loaded together, so that a pipeline finds either all of them or none."""
+    found = (files("dspy_jobs.store") / "scripts").iterdir()
+    return tuple(script(f.name[:-4]) for f in found if f.name.endswith(".lua") and not f.name.startswith("_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """One Redis round trip, built once and run by the async API and the sync worker alike."""
+
+    script: Script
+    args: tuple[Any, ...]
+    read: Callable[[Any], T]

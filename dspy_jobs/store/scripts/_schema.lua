@@ -1,0 +1,118 @@
+-- Put before every script: keys, the clock, and the few moves that all transitions are made of.
+-- Keys and their lifetimes are listed in dspy_jobs/names.py. Times are milliseconds since 1970.
+
+local TERMINAL = {succeeded = true, failed = true, canceled = true, expired = true}
+
+-- One clock for all hosts: Redis's own. Tests pass theirs.
+local function clock(given)
+  if given and given ~= '' then return tonumber(given) end
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function ms(number) return string.format('%.0f', number) end
+
+local function job_key(id) return 'dj:' .. id end
+local function batch_key(id) return 'dj:' .. id end
+local function queue_key(queue) return 'dj:queue:' .. queue end
+local function held_key(worker) return 'dj:worker:' .. worker .. ':held' end
+local function cancel_key(worker) return 'dj:worker:' .. worker .. ':cancel' end
+local function outcome_key(id) return 'celery-task-meta-' .. id end
+
+local function queue_list(queue, step)
+  if step == '0' then return queue end
+  return queue .. ':' .. step
+end
+
+-- A Celery message (task protocol 2) for one or more jobs. `template` has the slots @ID@, @ARGS@ and @TAG@.
+local function message(template, ids)
+  local quoted = {}
+  for i, id in ipairs(ids) do quoted[i] = '\\"' .. id .. '\\"' end
+  local name = ids[1]
+  if #ids > 1 then name = 'chunk-' .. #ids .. '-' .. ids[1] end
+  local tag = redis.call('HINCRBY', 'dj:totals', 'messages', 1)
+  local filled = template:gsub('@ID@', name):gsub('@TAG@', tostring(tag)):gsub('@ARGS@', table.concat(quoted, ','))
+  return filled
+end
+
+-- Send jobs to the workers: they wait from now on, and a message says so. `front` lets them be next.
+local function send(template, queue, step, ids, now, front)
+  if #ids == 0 then return end
+  local waiting = {}
+  for _, id in ipairs(ids) do
+    waiting[#waiting + 1] = now
+    waiting[#waiting + 1] = id
+  end
+  redis.call('ZADD', queue_key(queue) .. ':waiting', unpack(waiting))
+  redis.call(front and 'RPUSH' or 'LPUSH', queue_list(queue, step), message(template, ids))
+end
+
+-- Move one job from one state to another in every count that knows it.
+local function recount(queue, batch, from, to)
+  if from == to then return end
+  local numbers, totals = queue_key(queue), 'dj:totals'
+  if from == 'queued' or from == 'running' then
+    redis.call('HINCRBY', numbers, from, -1)
+    redis.call('HINCRBY', totals, from, -1)
+  end
+  if to == 'queued' or to == 'running' then
+    redis.call('HINCRBY', numbers, to, 1)
+    redis.call('HINCRBY', totals, to, 1)
+  end
+  if batch ~= '' then
+    redis.call('HINCRBY', batch_key(batch), from, -1)
+    redis.call('HINCRBY', batch_key(batch), to, 1)
+  end
+end
+
+-- Close a batch when nothing of it is queued or running, and tell who waits.
+local function end_batch_if_done(batch, now)
+  local key = batch_key(batch)
+  local b = redis.call('HMGET', key, 'status', 'queued', 'running', 'retention', 'expired', 'total', 'tombstone')
+  if not b[1] or b[1] == 'ended' or tonumber(b[2]) > 0 or tonumber(b[3]) > 0 then return end
+  local reason = 'completed'
+  if b[1] == 'canceling' then reason = 'canceled' elseif b[5] == b[6] and b[6] ~= '0' then reason = 'expired' end
+  redis.call('HSET', key, 'status', 'ended', 'ended_reason', reason, 'ended_at', ms(now))
+  redis.call('PEXPIRE', key, tonumber(b[4]) + tonumber(b[7]))
+  for _, part in ipairs({':request', ':jobs', ':results'}) do redis.call('PEXPIRE', key .. part, b[4]) end
+  redis.call('DEL', key .. ':parked')
+  redis.call('SREM', 'dj:releasing', batch)
+  redis.call('SREM', 'dj:canceling', batch)
+  redis.call('PUBLISH', 'dj:done', batch)
+end
+
+-- End a job: its outcome is stored once, announced, counted, and listed among its batch's results.
+-- `f` holds the job's fields queue, batch, status, retention; `tombstone` is in milliseconds.
+local function end_job(id, f, status, outcome, now)
+  local key = job_key(id)
+  redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
+  redis.call('HDEL', key, 'owner', 'wait', 'until', 'cancel')
+  redis.call('SET', outcome_key(id), outcome, 'PX', f.retention)
+  redis.call('PEXPIRE', key, tonumber(f.retention) + tonumber(f.tombstone))
+  redis.call('PEXPIRE', key .. ':request', f.retention)
+  recount(f.queue, f.batch, f.status, status)
+  if f.batch ~= '' then
+    local length = redis.call('RPUSH', batch_key(f.batch) .. ':results', id)
+    redis.call('HSET', key, 'place', length - 1)
+    end_batch_if_done(f.batch, now)
+  end
+  redis.call('PUBLISH', outcome_key(id), outcome)
+  redis.call('PUBLISH', 'dj:done', id)
+end
+
+-- The fields most transitions need, by name; nil where the job is not known.
+local function fields(id)
+  local v = redis.call('HMGET', job_key(id), 'status', 'queue', 'batch', 'priority', 'retention', 'tombstone',
+    'attempt', 'owner', 'expires_at', 'max_attempts')
+  if not v[1] then return nil end
+  return {status = v[1], queue = v[2], batch = v[3], priority = v[4], retention = v[5], tombstone = v[6],
+    attempt = tonumber(v[7]), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10])}
+end
+
+-- What Celery's result backend stores for a job that never ran to an end of its own.
+local function unstarted_outcome(id, state, kind, problem, now)
+  local detail = cjson.decode(problem).detail
+  return '{"status":"' .. state .. '","result":{"exc_type":"' .. kind .. '","exc_message":[' .. cjson.encode(detail)
+    .. '],"exc_module":"dspy_jobs.errors"},"traceback":null,"children":[],"date_done":null,"task_id":"' .. id
+    .. '","problem":' .. problem .. '}'
+end

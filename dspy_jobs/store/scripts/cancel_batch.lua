@@ -1,0 +1,30 @@
+-- Cancel a batch in bounded steps: the first call marks it, each call cancels up to `limit` of its jobs from `from`
+-- on. Running jobs are asked to stop. Answers {status before or 'missing', next position or -1 when through}.
+-- ARGV: now, batch, canceled problem, from, limit.
+local now, batch, from, limit = clock(ARGV[1]), ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
+local key = batch_key(batch)
+local status = redis.call('HGET', key, 'status')
+if not status then return {'missing', -1} end
+if status == 'ended' then return {'ended', -1} end
+redis.call('HSET', key, 'status', 'canceling')
+redis.call('SADD', 'dj:canceling', batch)
+redis.call('SREM', 'dj:releasing', batch)
+local ids = redis.call('LRANGE', key .. ':jobs', from, from + limit - 1)
+for _, id in ipairs(ids) do
+  local f = fields(id)
+  if f and f.status == 'queued' then
+    redis.call('ZREM', queue_key(f.queue) .. ':waiting', id)
+    redis.call('ZREM', 'dj:delayed', id)
+    redis.call('ZADD', 'dj:jobs', 0, id)
+    end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[3], now), now)
+  elseif f and f.status == 'running' then
+    redis.call('HSET', job_key(id), 'cancel', '1')
+    redis.call('SADD', cancel_key(f.owner), id)
+  end
+end
+if #ids < limit then
+  redis.call('SREM', 'dj:canceling', batch)
+  redis.call('DEL', key .. ':parked')
+  return {status, -1}
+end
+return {status, from + #ids}

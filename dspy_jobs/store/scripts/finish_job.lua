@@ -1,0 +1,17 @@
+-- Publish the outcome of an attempt, once: only the worker that holds the job under this fencing token may.
+-- ARGV: now, worker, id, token, status, outcome, input tokens, output tokens, calls, cost (nano-dollars, or '').
+local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
+redis.call('SREM', held_key(worker), id)
+redis.call('SREM', cancel_key(worker), id)
+local f = fields(id)
+if not f or f.status ~= 'running' or f.owner ~= worker or f.attempt ~= tonumber(ARGV[4]) then return 'stale' end
+if f.batch ~= '' then
+  local key = batch_key(f.batch)
+  for i, name in ipairs({'input_tokens', 'output_tokens', 'calls', 'cost'}) do
+    local value = ARGV[6 + i]
+    if value ~= '' and value ~= '0' then redis.call('HINCRBY', key, name, value) end
+  end
+  if ARGV[10] == '' then redis.call('HINCRBY', key, 'unpriced', 1) end
+end
+end_job(id, f, ARGV[5], ARGV[6], now)
+return 'finished'

@@ -1,0 +1,25 @@
+-- Read jobs whole. For each id: {hash, request, outcome, attempts, batch request, rank, workers, gone}, or {} where
+-- there is no such job. ARGV: now, with batch requests ('1' or '0'), ids…
+local now, out = clock(ARGV[1]), {}
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local hash = redis.call('HGETALL', job_key(id))
+  local h = {}
+  for j = 1, #hash, 2 do h[hash[j]] = hash[j + 1] end
+  local batch = h.batch or ''
+  if #hash == 0 or (batch ~= '' and redis.call('ZSCORE', 'dj:staging', batch)) then
+    out[#out + 1] = {}
+  else
+    local rank, workers, paused = false, 0, false
+    if h.status == 'queued' then
+      rank = redis.call('ZRANK', queue_key(h.queue) .. ':waiting', id)
+      workers = redis.call('ZCOUNT', queue_key(h.queue) .. ':workers', now, '+inf')
+      paused = batch ~= '' and redis.call('HGET', batch_key(batch), 'status') == 'paused'
+    end
+    out[#out + 1] = {hash, redis.call('GET', job_key(id) .. ':request'), redis.call('GET', outcome_key(id)),
+      redis.call('LRANGE', job_key(id) .. ':attempts', 0, -1),
+      batch ~= '' and ARGV[2] == '1' and redis.call('GET', batch_key(batch) .. ':request'), rank, workers,
+      paused and 1 or 0}
+  end
+end
+return out

@@ -1,0 +1,42 @@
+-- Queue again what workers held whose lease has run out. Any live process may run it. At most `limit` jobs a call.
+-- A job that lost its worker too often fails as `worker_lost`. Answers {recovered, failed}.
+-- ARGV: now, template, limit, largest number of losses, worker_lost problem, canceled problem.
+local now, left, recovered, failed = clock(ARGV[1]), tonumber(ARGV[3]), 0, 0
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, 'LIMIT', 0, 20)) do
+  while left > 0 do
+    local id = redis.call('SRANDMEMBER', held_key(worker))
+    if not id then
+      redis.call('ZREM', 'dj:workers', worker)
+      redis.call('DEL', cancel_key(worker))
+      break
+    end
+    redis.call('SREM', held_key(worker), id)
+    left = left - 1
+    local f, key = fields(id), job_key(id)
+    if f and f.status == 'queued' then
+      send(ARGV[2], f.queue, f.priority, {id}, now, true)
+      recovered = recovered + 1
+    elseif f and f.status == 'running' and f.owner == worker then
+      local at = redis.call('HMGET', key, 'attempt_at', 'model', 'cancel')
+      local record = '{"number":' .. f.attempt .. ',"model":' .. cjson.encode(at[2]) .. ',"started_at":' .. at[1]
+        .. ',"ended_at":' .. ms(now) .. ',"error":' .. ARGV[5] .. '}'
+      local losses = redis.call('HINCRBY', key, 'lost', 1)
+      if at[3] == '1' then
+        end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[6], now), now)
+      elseif losses >= tonumber(ARGV[4]) then
+        local outcome = unstarted_outcome(id, 'FAILURE', 'JobFailed', ARGV[5], now)
+        end_job(id, f, 'failed', outcome:sub(1, -2) .. ',"attempt":' .. record .. '}', now)
+        failed = failed + 1
+      else
+        redis.call('RPUSH', key .. ':attempts', record)
+        redis.call('PEXPIRE', key .. ':attempts', tonumber(f.retention) + math.max(0, f.expires_at - now))
+        redis.call('HSET', key, 'status', 'queued', 'wait', 'worker_lost')
+        redis.call('HDEL', key, 'owner')
+        recount(f.queue, f.batch, 'running', 'queued')
+        send(ARGV[2], f.queue, f.priority, {id}, now, true)
+        recovered = recovered + 1
+      end
+    end
+  end
+end
+return {recovered, failed}

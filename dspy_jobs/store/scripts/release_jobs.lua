@@ -1,0 +1,29 @@
+-- Send the next jobs of a batch to the workers, in chunks of the given sizes. Jobs that somebody canceled
+-- meanwhile are passed over. Returns the number released so far, or -1 if the pointer moved under the caller.
+-- ARGV: now, batch, template, expected pointer, chunk sizes…
+local now, batch, pointer = clock(ARGV[1]), ARGV[2], tonumber(ARGV[4])
+local key = batch_key(batch)
+local b = redis.call('HMGET', key, 'status', 'released', 'total', 'queue', 'priority')
+if not b[1] or b[1] ~= 'in_progress' or tonumber(b[2]) ~= pointer then return -1 end
+local sizes, wanted = {}, 0
+for i = 5, #ARGV do
+  sizes[#sizes + 1] = tonumber(ARGV[i])
+  wanted = wanted + tonumber(ARGV[i])
+end
+local ids = redis.call('LRANGE', key .. ':jobs', pointer, pointer + wanted - 1)
+local at = 1
+for _, size in ipairs(sizes) do
+  local chunk, index = {}, {}
+  for i = at, math.min(at + size - 1, #ids) do
+    index[#index + 1] = 0
+    index[#index + 1] = ids[i]
+    if redis.call('HGET', job_key(ids[i]), 'status') == 'queued' then chunk[#chunk + 1] = ids[i] end
+  end
+  if #index > 0 then redis.call('ZADD', 'dj:jobs', unpack(index)) end
+  send(ARGV[3], b[4], b[5], chunk, now)
+  at = at + size
+end
+pointer = pointer + #ids
+redis.call('HSET', key, 'released', pointer)
+if pointer >= tonumber(b[3]) then redis.call('SREM', 'dj:releasing', batch) end
+return pointer

@@ -1,0 +1,47 @@
+-- Queue ended jobs again, under their old ids and with fresh attempts. Never touches what succeeded, or what is
+-- queued or running. Returns {requeued, first refused status or ''}.
+-- ARGV: now, template, expires_in (ms), chunk size, ids…
+local now, size = clock(ARGV[1]), tonumber(ARGV[4])
+local groups, requeued, refused = {}, 0, ''
+for i = 5, #ARGV do
+  local id = ARGV[i]
+  local f = fields(id)
+  local again = f and (f.status == 'failed' or f.status == 'canceled' or f.status == 'expired')
+  local key = job_key(id)
+  if again and redis.call('EXISTS', key .. ':request') == 0 then again, f.status = false, 'gone' end
+  if again then
+    local outcome = redis.call('GET', outcome_key(id))
+    local last = outcome and cjson.decode(outcome).attempt
+    if last and last ~= cjson.null then redis.call('RPUSH', key .. ':attempts', cjson.encode(last)) end
+    local lifetime = tonumber(ARGV[3]) + tonumber(f.retention)
+    redis.call('DEL', outcome_key(id))
+    redis.call('HSET', key, 'status', 'queued', 'tries', 0, 'expires_at', ms(now + tonumber(ARGV[3])))
+    redis.call('HDEL', key, 'started_at', 'ended_at', 'place', 'lost')
+    redis.call('PEXPIRE', key, lifetime + tonumber(f.tombstone))
+    redis.call('PEXPIRE', key .. ':request', lifetime)
+    redis.call('PEXPIRE', key .. ':attempts', lifetime)
+    recount(f.queue, f.batch, f.status, 'queued')
+    if f.batch ~= '' then
+      local b = redis.call('HMGET', batch_key(f.batch), 'status', 'lifetime')
+      if b[1] == 'ended' then
+        redis.call('HSET', batch_key(f.batch), 'status', 'in_progress')
+        redis.call('HDEL', batch_key(f.batch), 'ended_at', 'ended_reason')
+      end
+      for _, part in ipairs({'', ':request', ':jobs', ':results'}) do
+        redis.call('PEXPIRE', batch_key(f.batch) .. part, b[2])
+      end
+    end
+    local name = f.queue .. '\0' .. f.priority
+    groups[name] = groups[name] or {queue = f.queue, priority = f.priority, ids = {}}
+    table.insert(groups[name].ids, id)
+    requeued = requeued + 1
+  elseif refused == '' then
+    refused = f and f.status or 'missing'
+  end
+end
+for _, group in pairs(groups) do
+  for at = 1, #group.ids, size do
+    send(ARGV[2], group.queue, group.priority, {unpack(group.ids, at, math.min(at + size - 1, #group.ids))}, now)
+  end
+end
+return {requeued, refused}

@@ -1,0 +1,19 @@
+-- Write a part of an upload. Nobody sees it until the batch is committed; abandoned uploads are swept.
+-- ARGV: now, batch, queue, priority, program, model, max_attempts, expires_in, retention, tombstone (ms),
+--       then id, request pairs.
+local now, batch = clock(ARGV[1]), ARGV[2]
+local lifetime = tonumber(ARGV[8]) + tonumber(ARGV[9])
+local created, expires, index = ms(now), ms(now + tonumber(ARGV[8])), nil
+redis.call('ZADD', 'dj:staging', 'NX', now, batch)
+for i = 11, #ARGV, 2 do
+  local id = ARGV[i]
+  local key = job_key(id)
+  redis.call('HSET', key, 'status', 'queued', 'batch', batch, 'queue', ARGV[3], 'priority', ARGV[4], 'attempt', '0',
+    'program', ARGV[5], 'model', ARGV[6], 'max_attempts', ARGV[7], 'created_at', created, 'expires_at', expires,
+    'retention', ARGV[9], 'tombstone', ARGV[10])
+  redis.call('PEXPIRE', key, lifetime + tonumber(ARGV[10]))
+  redis.call('SET', key .. ':request', ARGV[i + 1], 'PX', lifetime)
+  redis.call('RPUSH', batch_key(batch) .. ':jobs', id)
+end
+redis.call('PEXPIRE', batch_key(batch) .. ':jobs', lifetime + tonumber(ARGV[10]))
+return redis.call('LLEN', batch_key(batch) .. ':jobs')

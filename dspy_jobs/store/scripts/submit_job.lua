@@ -1,0 +1,18 @@
+-- Accept one job: its record and its message in one step. Refuses when too many jobs are queued.
+-- ARGV: now, id, request, template, queue limit, retention, tombstone, expires_in (all ms), queue, priority,
+--       then field/value pairs for the job's hash.
+local now, id = clock(ARGV[1]), ARGV[2]
+local queued = tonumber(redis.call('HGET', 'dj:totals', 'queued') or '0')
+if queued >= tonumber(ARGV[5]) then return {'queue_full', queued} end
+local queue, priority, lifetime = ARGV[9], ARGV[10], tonumber(ARGV[8]) + tonumber(ARGV[6])
+local key = job_key(id)
+redis.call('HSET', key, 'status', 'queued', 'batch', '', 'queue', queue, 'priority', priority, 'attempt', '0',
+  'created_at', ms(now), 'expires_at', ms(now + tonumber(ARGV[8])), 'retention', ARGV[6], 'tombstone', ARGV[7],
+  unpack(ARGV, 11))
+redis.call('PEXPIRE', key, lifetime + tonumber(ARGV[7]))
+redis.call('SET', key .. ':request', ARGV[3], 'PX', lifetime)
+redis.call('ZADD', 'dj:jobs', 0, id)
+redis.call('HINCRBY', 'dj:totals', 'queued', 1)
+redis.call('HINCRBY', queue_key(queue), 'queued', 1)
+send(ARGV[4], queue, priority, {id}, now)
+return {'accepted', now}

@@ -1,0 +1,76 @@
+"""Runs operations from threads: the worker, the command line, tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+from redis.retry import Retry
+
+from dspy_jobs.store.script import Operation, all_scripts
+
+T = TypeVar("T")
+
+
+def connect(url: str, timeout_seconds: float = 5.0) -> redis.Redis:
+    """A Redis client that answers or raises within about `timeout_seconds`; it does not retry behind our back."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=min(2.0, timeout_seconds),
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+class SyncStore:
+    """The store as threads use it. `redis` is open for plain commands on keys of `dspy_jobs.names`."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.redis = client
+
+    def run(self, operation: Operation[T]) -> T:
+        """Run one operation.
+
+        Raises:
+            redis.exceptions.RedisError: Redis is unreachable, full or refuses.
+        """
+        return operation.read(self._replies([operation])[0])
+
+    def run_all(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """Run operations in order in one round trip. Each is atomic by itself; together they are not."""
+        replies = self._replies(operations)
+        return [operation.read(reply) for operation, reply in zip(operations, replies, strict=True)]
+
+    def load_scripts(self) -> None:
+        """Make every script known to Redis, as after its restart."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for script in all_scripts():
+                pipe.script_load(script.text)
+            pipe.execute()
+
+    def _replies(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        replies = self._send(operations)
+        # All scripts are loaded together, so after a restart of Redis the first one is missing, and nothing ran.
+        if isinstance(replies[0], NoScriptError):
+            self.load_scripts()
+            replies = self._send(operations)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    def _send(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        if len(operations) == 1:
+            operation = operations[0]
+            try:
+                return [self.redis.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)]
+            except NoScriptError as error:
+                return [error]
+        with self.redis.pipeline(transaction=False) as pipe:
+            for operation in operations:
+                pipe.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)
+            return list(pipe.execute(raise_on_error=False))

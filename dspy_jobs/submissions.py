@@ -1,0 +1,95 @@
+"""What a caller sends: one job, a batch, an item of a batch. An unknown field is an error that names it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+
+from dspy_jobs.states import Priority
+
+PositiveSeconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+Label = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+Metadata = Annotated[dict[StrictStr, StrictStr | StrictInt | float | StrictBool | None], Field(max_length=32)]
+Inputs = dict[StrictStr, Any]
+
+#: The program the short form `{"model": …, "input": …}` runs.
+BUILT_IN_PROGRAM = "predict"
+
+
+class _Submission(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Parameters(_Submission):
+    """Sampling parameters a caller may set for a model's calls."""
+
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
+    stop: StrictStr | list[StrictStr] | None = None
+    seed: StrictInt | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, strict=True)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, strict=True)] | None = None
+
+
+class _Options(_Submission):
+    """What a single job and a batch have in common."""
+
+    program: StrictStr | None = Field(None, description="Name of a configured program.")
+    model: StrictStr | None = Field(None, description="Short name of a configured model; the program's by default.")
+    parameters: Parameters | None = Field(None, description="Sampling parameters.")
+    use_cache: StrictBool | None = Field(None, description="Whether a stored answer may be used.")
+    timeout_seconds: PositiveSeconds | None = Field(None, description="Time an attempt may run.")
+    expires_in_seconds: PositiveSeconds | None = Field(None, description="Time the job may wait for its start.")
+    max_attempts: Annotated[int, Field(ge=1, le=100, strict=True)] | None = Field(None, description="Most attempts.")
+    metadata: Metadata | None = Field(None, description="Up to 32 values of your own, given back as they are.")
+    request_id: Label | None = Field(None, description="Your id of the request; `X-Request-Id` by default.")
+
+
+class JobSubmission(_Options):
+    """One request to run one program once. `{"model": …, "input": …}` is short for the program `predict`."""
+
+    inputs: Inputs | None = Field(None, description="The program's inputs by name.")
+    input: StrictStr | None = Field(None, description="Short form: the input of the built-in program `predict`.")
+    priority: Priority = Field(Priority.NORMAL, description="`high`, `normal` or `low`.")
+    custom_id: Label | None = Field(None, description="Your id of the job.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> JobSubmission:
+        if self.input is not None and (self.inputs is not None or self.program not in (None, BUILT_IN_PROGRAM)):
+            raise ValueError("`input` is the short form of the program `predict`; give `program` and `inputs` instead")
+        if self.input is None and self.inputs is None:
+            raise ValueError("`inputs` is missing: the program's inputs by name")
+        if self.input is None and self.program is None:
+            raise ValueError("`program` is missing: the name of a program, see GET /v1/programs")
+        return self
+
+    def program_inputs(self) -> dict[str, Any]:
+        """The inputs by name, whichever form was used."""
+        return self.inputs if self.inputs is not None else {"input": self.input}
+
+
+class BatchSubmission(_Options):
+    """What all jobs of a batch share. The items come beside it (JSON) or one a line (NDJSON)."""
+
+    priority: Priority = Field(Priority.LOW, description="`high`, `normal` or `low`.")
+
+
+class BatchItem(_Submission):
+    """One job of a batch."""
+
+    inputs: Inputs | None = None
+    input: StrictStr | None = None
+    custom_id: Label | None = None
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _has_inputs(self) -> BatchItem:
+        if (self.inputs is None) == (self.input is None):
+            raise ValueError("give `inputs`, the program's inputs by name (or `input` for the program `predict`)")
+        return self
+
+    def program_inputs(self) -> dict[str, Any]:
+        """The inputs by name, whichever form was used."""
+        return self.inputs if self.inputs is not None else {"input": self.input}
