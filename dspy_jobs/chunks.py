@@ -1,14 +1,11 @@
 """How many jobs go into one queue message.
 
-Guided self-scheduling (Polychronopoulos and Kuck, 1987): a chunk is a share of what is left, so a large batch starts
+Guided self-scheduling (Polychronopoulos and Kuck, 1987): a chunk is what is left shared among all threads, so a large batch starts
 with large chunks, which cost little, and ends with single jobs, which leave no thread idle while another works off
 a tail. Small batches get single jobs and full parallelism.
 """
 
 from __future__ import annotations
-
-#: A chunk is what is left divided by this many times the slots: 2 keeps the last chunks single.
-ROUNDS = 2
 
 #: Slots assumed while no worker has said how many it has.
 ASSUMED_SLOTS = 128
@@ -27,7 +24,7 @@ def chunk_sizes(remaining: int, slots: int, largest: int, at_most: int) -> list[
     sizes = []
     allowed = min(remaining, at_most)
     while allowed > 0:
-        size = max(1, min(largest, remaining // (ROUNDS * slots), allowed))
+        size = max(1, min(largest, remaining // slots, allowed))
         sizes.append(size)
         remaining -= size
         allowed -= size

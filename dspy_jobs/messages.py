@@ -15,37 +15,20 @@ _HEADERS = {
     "task": names.TASK,
     "id": "@ID@",
     "root_id": "@ID@",
-    "parent_id": None,
-    "group": None,
-    "shadow": None,
-    "eta": None,
-    "expires": None,
-    "retries": 0,
-    "timelimit": [None, None],
     "argsrepr": "@ID@",
     "kwargsrepr": "",
-    "origin": "dspy-jobs",
     "ignore_result": True,
 }
 
 
 def _template() -> str:
-    body = '[[[@ARGS@]],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
     message = {
         "body": "@BODY@",
-        "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": _HEADERS,
-        "properties": {
-            "correlation_id": "@ID@",
-            "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": names.TASK},
-            "priority": 0,
-            "body_encoding": "utf-8",
-            "delivery_tag": "dj-@TAG@",
-        },
+        "properties": {"delivery_tag": "@TAG@"},
     }
-    return orjson.dumps(message).decode().replace("@BODY@", body.replace('"', '\\"'))
+    return orjson.dumps(message).decode().replace("@BODY@", "[[[@ARGS@]],{},{}]")
 
 
 #: Slots: `@ID@` the Celery task id, `@ARGS@` the job ids (quoted, comma-separated), `@TAG@` a unique number.

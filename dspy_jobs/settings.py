@@ -271,7 +271,7 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
         if environ.get(name):
             content[name.lower()] = environ[name]
     for variable, value in environ.items():
-        if variable.startswith("DSPY_JOBS_") and variable != "DSPY_JOBS_CONFIG":
+        if variable.startswith("DSPY_JOBS_") and variable not in ("DSPY_JOBS_CONFIG", "DSPY_JOBS_URL"):
             _place(content, variable, value)
     return content
 
@@ -297,3 +297,35 @@ def _explain(error: ValidationError, path: Path | None) -> str:
             message = "there is no such setting; see docs/configuration.md"
         lines.append(f"  {place}: {message}" if place else f"  {message}")
     return f"{where}: the configuration is wrong:\n" + "\n".join(lines)
+
+
+def secret(variable: str) -> str | None:
+    """A secret from the environment variable of that name, or from the file `{variable}_FILE` names.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    if value := os.environ.get(variable):
+        return value
+    if path := os.environ.get(f"{variable}_FILE"):
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(f"{variable}_FILE: {path} cannot be read: {error.strerror}") from None
+    return None
+
+
+def service_url(environ: Mapping[str, str] | None = None) -> str:
+    """Where a client finds the API: `DSPY_JOBS_URL`, else the address the configuration makes it listen on.
+
+    Raises:
+        ConfigurationError: the configuration is wrong, or leaves the port to chance.
+    """
+    environ = os.environ if environ is None else environ
+    if url := environ.get("DSPY_JOBS_URL"):
+        return url
+    api = load_settings(environ=environ).api
+    if api.port == 0:
+        raise ConfigurationError("api.port is 0, so the API's port is not known here: set DSPY_JOBS_URL (or --url)")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)
+    return f"http://[{host}]:{api.port}" if ":" in host else f"http://{host}:{api.port}"

@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
-from dspy_jobs.store.script import Operation, all_scripts
+from dspy_jobs.store.script import Operation, Plan, all_scripts
 
 T = TypeVar("T")
 
@@ -58,6 +58,16 @@ class AsyncStore:
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
         return operation.read(await future)
+
+    async def follow(self, plan: Plan[T]) -> T:
+        """Run a plan's operations one after the other and answer what the plan returns."""
+        try:
+            operation = next(plan)
+            while True:
+                operation = plan.send(await self.run(operation))
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
     async def close(self) -> None:
         """Wait for what is under way and close the connections."""

@@ -136,6 +136,32 @@ def release_jobs(batch_id: str, pointer: int, sizes: Sequence[int], now_ms: int 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How far the jobs of a batch have been sent."""
+
+    status: str
+    released: int
+    total: int
+    parked: int
+    slots: int
+    """Threads of the live workers of its queue."""
+
+
+def read_release(batch_id: str, now_ms: int | None = None) -> Operation[Release | None]:
+    """Read how far a batch has been sent; None where there is no such batch."""
+
+    def read(raw: list[Any]) -> Release | None:
+        return Release(_text(raw[0]), *(int(number) for number in raw[1:])) if raw else None
+
+    return Operation(script("read_release"), (_time(now_ms), batch_id), read)
+
+
+def read_slots(queue: str, now_ms: int | None = None) -> Operation[int]:
+    """Read how many threads the live workers of a queue have."""
+    return Operation(script("read_slots"), (_time(now_ms), queue), int)
+
+
 # ---- run -------------------------------------------------------------------------------------------------------
 
 
@@ -145,9 +171,12 @@ def take_jobs(worker: str, ids: Sequence[str]) -> Operation[list[str]]:
 
 
 def claim_job(
-    worker: str, job_id: str, may_yield: bool = False, now_ms: int | None = None
+    worker: str, job_id: str, nonce: str, may_yield: bool = False, now_ms: int | None = None
 ) -> Operation[Claim | NotClaimed]:
-    """Start an attempt of a taken job. With `may_yield` a more urgent message is let through first."""
+    """Start an attempt of a taken job. With `may_yield` a more urgent message is let through first.
+
+    `nonce` is the caller's own for this claim: repeating the operation with it claims the same attempt.
+    """
 
     def read(raw: list[Any]) -> Claim | NotClaimed:
         if raw[0] != b"claimed":
@@ -161,7 +190,7 @@ def claim_job(
 
     #: Milliseconds within which only as many threads give way as urgent messages wait.
     yields_lifetime = 200
-    args = (_time(now_ms), worker, job_id, _EXPIRED, "1" if may_yield else "0", yields_lifetime)
+    args = (_time(now_ms), worker, job_id, nonce, _EXPIRED, "1" if may_yield else "0", yields_lifetime)
     return Operation(script("claim_job"), args, read)
 
 
@@ -174,25 +203,34 @@ class Spent:
     calls: int = 0
     cost_nanos: int | None = 0
 
+    def args(self) -> tuple[Any, ...]:
+        """As the scripts take it."""
+        cost = "" if self.cost_nanos is None else self.cost_nanos
+        return self.input_tokens, self.output_tokens, self.calls, cost
+
 
 def finish_job(
     worker: str, claim: Claim, status: str, outcome: bytes, spent: Spent, now_ms: int | None = None
 ) -> Operation[bool]:
     """Publish an attempt's outcome, once. False if the claim is stale: another attempt has the job."""
-    cost = "" if spent.cost_nanos is None else spent.cost_nanos
-    args = (
-        _time(now_ms), worker, claim.id, claim.attempt, status, outcome,
-        spent.input_tokens, spent.output_tokens, spent.calls, cost,
-    )  # fmt: skip
+    args = (_time(now_ms), worker, claim.id, claim.attempt, status, outcome, *spent.args())
     return Operation(script("finish_job"), args, lambda raw: raw == b"finished")
 
 
 def retry_later(
-    worker: str, claim: Claim, attempt: bytes, delay_seconds: float, wait_reason: str, now_ms: int | None = None
+    worker: str,
+    claim: Claim,
+    attempt: bytes,
+    delay_seconds: float,
+    wait_reason: str,
+    spent: Spent,
+    now_ms: int | None = None,
 ) -> Operation[str]:
     """Keep a failed attempt and queue the job after a wait. Answers `delayed`, `canceled` or `stale`."""
     delay = int(delay_seconds * 1000)
-    args = (_time(now_ms), worker, claim.id, claim.attempt, attempt, delay, wait_reason, _CANCELED)
+    args = (
+        _time(now_ms), worker, claim.id, claim.attempt, attempt, delay, wait_reason, _CANCELED, *spent.args()
+    )  # fmt: skip
     return Operation(script("retry_later"), args, _text)
 
 
@@ -228,6 +266,25 @@ def wake_delayed(limit: int = 500, now_ms: int | None = None) -> Operation[int]:
     return Operation(script("wake_delayed"), (_time(now_ms), MESSAGE_TEMPLATE, limit), int)
 
 
+@dataclass(frozen=True, slots=True)
+class Chores:
+    """Batches that a dead process may have left half done."""
+
+    canceling: list[str]
+    releasing: list[str]
+    abandoned: list[str]
+    """Uploads to which nothing was added for long."""
+
+
+def find_chores(stale_ms: int, limit: int = 50, now_ms: int | None = None) -> Operation[Chores]:
+    """Find batches with work left; `stale_ms` is the age of an abandoned upload."""
+
+    def read(raw: list[list[bytes]]) -> Chores:
+        return Chores(*(_texts(ids) for ids in raw))
+
+    return Operation(script("find_chores"), (_time(now_ms), stale_ms, limit), read)
+
+
 # ---- change ------------------------------------------------------------------------------------------------------
 
 
@@ -256,10 +313,13 @@ def pause_batch(batch_id: str) -> Operation[str]:
 
 
 def resume_batch(
-    batch_id: str, chunk_size: int, limit: int = 1000, now_ms: int | None = None
+    batch_id: str, chunk_size: int, limit: int = 1000, unpause: bool = True, now_ms: int | None = None
 ) -> Operation[tuple[str, int]]:
-    """Resume a batch and send parked jobs. Answers (status before or `missing`, parked jobs left)."""
-    args = (_time(now_ms), batch_id, MESSAGE_TEMPLATE, chunk_size, limit)
+    """Resume a batch and send parked jobs. Answers (status before or `missing`, parked jobs left).
+
+    Without `unpause` a paused batch stays paused: for going on with a resumption that was cut short.
+    """
+    args = (_time(now_ms), batch_id, MESSAGE_TEMPLATE, chunk_size, limit, "1" if unpause else "0")
     return Operation(script("resume_batch"), args, lambda raw: (_text(raw[0]), int(raw[1])))
 
 

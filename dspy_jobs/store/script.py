@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
@@ -43,3 +43,7 @@ class Operation(Generic[T]):
     script: Script
     args: tuple[Any, ...]
     read: Callable[[Any], T]
+
+
+#: A piece of work of several operations: yields each, is sent its answer.
+Plan = Generator[Operation[Any], Any, T]

@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
-from dspy_jobs.store.script import Operation, all_scripts
+from dspy_jobs.store.script import Operation, Plan, all_scripts
 
 T = TypeVar("T")
 
@@ -44,6 +44,16 @@ class SyncStore:
         """Run operations in order in one round trip. Each is atomic by itself; together they are not."""
         replies = self._replies(operations)
         return [operation.read(reply) for operation, reply in zip(operations, replies, strict=True)]
+
+    def follow(self, plan: Plan[T]) -> T:
+        """Run a plan's operations one after the other and answer what the plan returns."""
+        try:
+            operation = next(plan)
+            while True:
+                operation = plan.send(self.run(operation))
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
     def load_scripts(self) -> None:
         """Make every script known to Redis, as after its restart."""

@@ -65,6 +65,15 @@ local function recount(queue, batch, from, to)
   end
 end
 
+-- Add what an attempt used to its batch: input tokens, output tokens, calls, cost (nano-dollars; '' is unknown).
+local function add_spent(batch, spent)
+  if batch == '' then return end
+  for i, name in ipairs({'input_tokens', 'output_tokens', 'calls', 'cost'}) do
+    if spent[i] ~= '' and spent[i] ~= '0' then redis.call('HINCRBY', batch_key(batch), name, spent[i]) end
+  end
+  if spent[4] == '' then redis.call('HINCRBY', batch_key(batch), 'unpriced', 1) end
+end
+
 -- Close a batch when nothing of it is queued or running, and tell who waits.
 local function end_batch_if_done(batch, now)
   local key = batch_key(batch)
@@ -86,7 +95,7 @@ end
 local function end_job(id, f, status, outcome, now)
   local key = job_key(id)
   redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
-  redis.call('HDEL', key, 'owner', 'wait', 'until', 'cancel')
+  redis.call('HDEL', key, 'owner', 'claim', 'wait', 'until', 'cancel')
   redis.call('SET', outcome_key(id), outcome, 'PX', f.retention)
   redis.call('PEXPIRE', key, tonumber(f.retention) + tonumber(f.tombstone))
   redis.call('PEXPIRE', key .. ':request', f.retention)
@@ -107,6 +116,16 @@ local function fields(id)
   if not v[1] then return nil end
   return {status = v[1], queue = v[2], batch = v[3], priority = v[4], retention = v[5], tombstone = v[6],
     attempt = tonumber(v[7]), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10])}
+end
+
+-- Threads of the live workers of a queue, as their descriptions say.
+local function slots(queue, now)
+  local sum = 0
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', queue_key(queue) .. ':workers', now, '+inf')) do
+    local described = redis.call('GET', 'dj:worker:' .. worker)
+    sum = sum + (described and cjson.decode(described).concurrency or 0)
+  end
+  return sum
 end
 
 -- What Celery's result backend stores for a job that never ran to an end of its own.

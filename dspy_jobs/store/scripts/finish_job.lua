@@ -5,13 +5,6 @@ redis.call('SREM', held_key(worker), id)
 redis.call('SREM', cancel_key(worker), id)
 local f = fields(id)
 if not f or f.status ~= 'running' or f.owner ~= worker or f.attempt ~= tonumber(ARGV[4]) then return 'stale' end
-if f.batch ~= '' then
-  local key = batch_key(f.batch)
-  for i, name in ipairs({'input_tokens', 'output_tokens', 'calls', 'cost'}) do
-    local value = ARGV[6 + i]
-    if value ~= '' and value ~= '0' then redis.call('HINCRBY', key, name, value) end
-  end
-  if ARGV[10] == '' then redis.call('HINCRBY', key, 'unpriced', 1) end
-end
+add_spent(f.batch, {ARGV[7], ARGV[8], ARGV[9], ARGV[10]})
 end_job(id, f, ARGV[5], ARGV[6], now)
 return 'finished'

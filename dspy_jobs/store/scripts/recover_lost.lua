@@ -31,7 +31,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
         redis.call('RPUSH', key .. ':attempts', record)
         redis.call('PEXPIRE', key .. ':attempts', tonumber(f.retention) + math.max(0, f.expires_at - now))
         redis.call('HSET', key, 'status', 'queued', 'wait', 'worker_lost')
-        redis.call('HDEL', key, 'owner')
+        redis.call('HDEL', key, 'owner', 'claim')
         recount(f.queue, f.batch, 'running', 'queued')
         send(ARGV[2], f.queue, f.priority, {id}, now, true)
         recovered = recovered + 1

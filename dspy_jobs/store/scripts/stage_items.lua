@@ -4,7 +4,7 @@
 local now, batch = clock(ARGV[1]), ARGV[2]
 local lifetime = tonumber(ARGV[8]) + tonumber(ARGV[9])
 local created, expires, index = ms(now), ms(now + tonumber(ARGV[8])), nil
-redis.call('ZADD', 'dj:staging', 'NX', now, batch)
+redis.call('ZADD', 'dj:staging', now, batch)
 for i = 11, #ARGV, 2 do
   local id = ARGV[i]
   local key = job_key(id)

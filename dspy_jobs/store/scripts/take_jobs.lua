@@ -12,6 +12,8 @@ for i = 2, #ARGV do
       redis.call('SADD', held_key(worker), id)
       taken[#taken + 1] = id
     end
+  elseif f and f.status == 'queued' and redis.call('SISMEMBER', held_key(worker), id) == 1 then
+    taken[#taken + 1] = id -- taken by this worker before: the answer was lost on its way
   end
 end
 return taken

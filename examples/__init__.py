@@ -1,0 +1,1 @@
+"""Programs and inputs to start from: read them, run them, copy them."""

@@ -1,0 +1,150 @@
+"""One tiny DSPy program per behaviour, for tests: each factory's docstring says what it does."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+import dspy
+from pydantic import BaseModel
+
+
+class Point(BaseModel):
+    """A nested type."""
+
+    x: int
+    label: str | None = None
+
+
+class _Free(dspy.Module):
+    """A module whose answer is a function of its one text, without a model."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def forward(self, text: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=self._answer(text))
+
+
+def echo() -> dspy.Module:
+    """Gives its text back, without a model call."""
+    return _Free(lambda text: text)
+
+
+def crash() -> dspy.Module:
+    """Raises an error of its own."""
+
+    def fail(text: str) -> str:
+        raise RuntimeError(f"no luck with {text}")
+
+    return _Free(fail)
+
+
+def leak() -> dspy.Module:
+    """Raises an error whose text holds a key."""
+
+    def fail(text: str) -> str:
+        raise RuntimeError("refused: Bearer sk-abcdefghijklmnop")
+
+    return _Free(fail)
+
+
+def unserialisable() -> dspy.Module:
+    """Answers something JSON cannot express."""
+    return _Free(lambda text: object())
+
+
+def enormous() -> dspy.Module:
+    """Answers more than any limit allows."""
+    return _Free(lambda text: "x" * 3_000_000)
+
+
+def surrogate() -> dspy.Module:
+    """Answers a text that is not valid Unicode."""
+    return _Free(lambda text: "\ud800")
+
+
+def sleepy() -> dspy.Module:
+    """Sleeps as many seconds as its text says."""
+
+    def sleep(text: str) -> str:
+        time.sleep(float(text))
+        return text
+
+    return _Free(sleep)
+
+
+def exits() -> dspy.Module:
+    """Calls `sys.exit`."""
+
+    def leave(text: str) -> str:
+        raise SystemExit(3)
+
+    return _Free(leave)
+
+
+class _Steps(dspy.Module):
+    """Calls the model again and again."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.step = dspy.Predict("text, number: int -> answer")
+
+    def forward(self, text: str) -> dspy.Prediction:
+        answers = [self.step(text=text, number=number).answer for number in range(self.steps)]
+        return dspy.Prediction(answer=answers[-1], steps=len(answers))
+
+
+def three_steps() -> dspy.Module:
+    """Three model calls, one after the other."""
+    return _Steps(3)
+
+
+def endless() -> dspy.Module:
+    """More model calls than any budget allows."""
+    return _Steps(1_000_000)
+
+
+class _Stubborn(_Steps):
+    """Catches every `Exception` and goes on, as DSPy's own modules do."""
+
+    def forward(self, text: str) -> dspy.Prediction:
+        for number in range(self.steps):
+            try:
+                self.step(text=text, number=number)
+            except Exception:  # noqa: BLE001, S112  # the behaviour under test
+                continue
+        return dspy.Prediction(answer="done")
+
+
+def stubborn() -> dspy.Module:
+    """Catches whatever its model calls raise and calls again."""
+    return _Stubborn(1_000_000)
+
+
+class Typed(dspy.Signature):
+    """Every kind of type an input or output may have."""
+
+    text: str = dspy.InputField()
+    count: int = dspy.InputField()
+    point: Point = dspy.InputField()
+    kind: Literal["a", "b"] = dspy.OutputField()
+    points: list[Point] = dspy.OutputField()
+    sure: bool = dspy.OutputField()
+
+
+def typed() -> dspy.Module:
+    """Typed inputs and outputs."""
+    return dspy.Predict(Typed)
+
+
+def reasoned() -> dspy.Module:
+    """A chain of thought: its reasoning is an output."""
+    return dspy.ChainOfThought("question -> answer")
+
+
+def not_a_module() -> Any:
+    """Returns something that is no `dspy.Module`."""
+    return "a text"

@@ -1,0 +1,43 @@
+"""`python -m worker`: one Celery worker in this very process, with everything built before it takes a message."""
+
+from __future__ import annotations
+
+import sys
+
+from celery import signals
+from redis.exceptions import RedisError
+
+from dspy_jobs.logs import configure_logging
+from dspy_jobs.settings import ConfigurationError
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT. Exit code 0 after a clean stop, 2 for a wrong configuration, 3 without Redis."""
+    try:
+        from worker.app import app, queues_of, settings
+        from worker.process import WorkerProcess
+
+        configure_logging(settings, "worker")
+        process = WorkerProcess(settings)
+        process.start()
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except RedisError as error:
+        print(f"Redis cannot be reached: {error}; set REDIS_URL or start the stack", file=sys.stderr)
+        return 3
+    process.attach(app)
+    # A receiver here keeps Celery from configuring logging a second time.
+    signals.setup_logging.connect(lambda **_: None, weak=False)
+    app.worker_main(
+        [
+            "worker", f"--concurrency={settings.worker.concurrency}",
+            f"--queues={','.join(queues_of(settings))}", f"--hostname=worker-{process.worker_id}@%h",
+            "--without-gossip", "--without-mingle", "--loglevel=warning", "--task-events",
+        ]
+    )  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

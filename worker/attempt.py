@@ -1,0 +1,140 @@
+"""One attempt of a job, as steps over one record: read the inputs, run the program, settle the outcome."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+import orjson
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from dspy_jobs import outcomes, retries
+from dspy_jobs.outcomes import Attempt
+from dspy_jobs.problems import Problem, problem
+from dspy_jobs.settings import Settings
+from dspy_jobs.states import JobStatus, WaitReason
+from dspy_jobs.store import operations
+from dspy_jobs.store.records import Claim
+from dspy_jobs.store.script import Operation
+from worker import failures
+from worker.context import AttemptContext
+from worker.language_models import LanguageModels
+from worker.programs import Program
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an attempt ended and the operation that makes it known."""
+
+    operation: Operation[Any]
+    status: str
+    """`succeeded`, `failed`, `canceled`, or `retrying`."""
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What every attempt in this process needs."""
+
+    settings: Settings
+    worker_id: str
+    programs: dict[str, Program]
+    models: LanguageModels
+
+    def context_for(self, claim: Claim, request: dict[str, Any]) -> AttemptContext:
+        """The attempt's context, with the job's own timeout if it has one."""
+        timeout = request.get("timeout_seconds") or self.settings.jobs.timeout_seconds
+        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls)
+
+    def run(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> Settlement:
+        """Run the program and decide what becomes of the job. Raises nothing: every failure becomes data."""
+        started = time.monotonic()
+        try:
+            output = self._output(claim, request, context)
+        except BaseException as error:  # noqa: BLE001  # whatever a user's program raises must end as data
+            failed = self._attempt(claim, context, started, failures.problem_of(error))
+            return self._settle_failure(claim, failed, failures.retry_after_of(error))
+        if isinstance(output, Problem):
+            return self._settle_failure(claim, self._attempt(claim, context, started, output), None)
+        return self._settle_success(claim, output, self._attempt(claim, context, started))
+
+    def _output(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> dict[str, Any] | Problem:
+        program = self.programs.get(claim.program)
+        if program is None:
+            return problem("unknown_program", f"This worker has no program {claim.program!r}.")
+        try:
+            model = self.models.get(claim.model, request.get("parameters"))
+        except KeyError:
+            return problem("unknown_model", f"This worker has no model {claim.model!r}.")
+        try:
+            inputs = program.types.read_inputs(request["inputs"])
+        except ValidationError as error:
+            return failures.invalid_input(error)
+        with dspy.context(lm=model, adapter=program.adapter, disable_history=True, trace=[], job=context):
+            prediction = program.for_one_job()(**inputs)
+        try:
+            return program.types.write_output(prediction)
+        except (ValidationError, PydanticSerializationError, TypeError) as error:
+            return failures.invalid_output(error)
+
+    def _attempt(
+        self, claim: Claim, context: AttemptContext, started: float, error: Problem | None = None
+    ) -> Attempt:
+        # By Redis's clock, which started it; only the duration is measured here.
+        ended_at = claim.started_at + int((time.monotonic() - started) * 1000)
+        return Attempt(
+            claim.attempt, claim.model, claim.started_at, ended_at, error, context.usage(), context.cost_usd()
+        )
+
+    def _version(self, claim: Claim) -> str:
+        program = self.programs.get(claim.program)
+        return program.description.version if program else ""
+
+    def _settle_success(self, claim: Claim, output: dict[str, Any], attempt: Attempt) -> Settlement:
+        try:
+            outcome = outcomes.success(claim.id, output, attempt, self._version(claim), cache="bypass")
+        except TypeError as error:
+            return self._settle_failure(claim, _with_error(attempt, failures.invalid_output(error)), None)
+        limit = self.settings.limits.result_bytes
+        if len(outcome) > limit:
+            detail = f"The output has more than {limit} bytes of JSON (limits.result_bytes)."
+            return self._settle_failure(claim, _with_error(attempt, problem("result_too_large", detail)), None)
+        operation = operations.finish_job(self.worker_id, claim, JobStatus.SUCCEEDED, outcome, _spent(attempt))
+        return Settlement(operation, JobStatus.SUCCEEDED, attempt)
+
+    def _settle_failure(self, claim: Claim, attempt: Attempt, retry_after: float | None) -> Settlement:
+        assert attempt.error is not None
+        decision = retries.decide(
+            attempt.error, claim.tries + 1, claim.max_attempts, retry_after, random.random(), self.settings.jobs
+        )
+        if isinstance(decision, retries.Retry):
+            operation = operations.retry_later(
+                self.worker_id,
+                claim,
+                orjson.dumps(attempt.as_record()),
+                decision.delay_seconds,
+                WaitReason.RETRY_SCHEDULED,
+                _spent(attempt),
+            )
+            return Settlement(operation, "retrying", attempt)
+        status = JobStatus.CANCELED if attempt.error.code == "canceled" else JobStatus.FAILED
+        outcome = outcomes.failure(claim.id, attempt, self._version(claim))
+        return Settlement(
+            operations.finish_job(self.worker_id, claim, status, outcome, _spent(attempt)), status, attempt
+        )
+
+
+def _with_error(attempt: Attempt, error: Problem) -> Attempt:
+    return Attempt(
+        attempt.number, attempt.model, attempt.started_at, attempt.ended_at, error, attempt.usage, attempt.cost_usd
+    )
+
+
+def _spent(attempt: Attempt) -> operations.Spent:
+    usage, cost = attempt.usage, attempt.cost_usd
+    nanos = None if cost is None else round(cost * 1_000_000_000)
+    return operations.Spent(usage.input_tokens or 0, usage.output_tokens or 0, usage.calls, nanos)

@@ -1,0 +1,108 @@
+"""What one attempt knows while it runs: its deadline, whether it must stop, and what its model calls used."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from dspy_jobs.outcomes import Usage
+from dspy_jobs.problems import Problem, problem
+
+
+class AttemptStopped(BaseException):
+    """Stops a program between two model calls.
+
+    A `BaseException`, because DSPy's modules catch `Exception` to try something else, and this must not be survived.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
+
+
+@dataclass(slots=True)
+class Call:
+    """One answered model call. `None` is unknown."""
+
+    seconds: float
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
+@dataclass(slots=True)
+class AttemptContext:
+    """Shared by the thread that runs the program, threads the program starts, and the housekeeping thread."""
+
+    job_id: str
+    timeout_seconds: float
+    max_calls: int
+    deadline: float = field(init=False)
+    calls: list[Call] = field(default_factory=list)
+    _started_calls: int = 0
+    _stop: Problem | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.deadline = time.monotonic() + self.timeout_seconds
+
+    def stop(self, reason: Problem) -> None:
+        """Ask the program to stop before its next model call; the first reason stays."""
+        with self._lock:
+            self._stop = self._stop or reason
+
+    @property
+    def stopped(self) -> Problem | None:
+        """Why the program must stop, if it must."""
+        if self._stop is None and time.monotonic() >= self.deadline:
+            self.stop(_too_long(self.timeout_seconds))
+        return self._stop
+
+    def remaining_seconds(self) -> float:
+        """Time left before the deadline; may be negative."""
+        return self.deadline - time.monotonic()
+
+    def before_call(self) -> None:
+        """Let a model call begin.
+
+        Raises:
+            AttemptStopped: the deadline is over, the job was canceled, or the program made too many calls.
+        """
+        with self._lock:
+            self._started_calls += 1
+            too_many = self._started_calls > self.max_calls
+        if too_many:
+            self.stop(_too_many(self.max_calls))
+        if reason := self.stopped:
+            raise AttemptStopped(reason)
+
+    def after_call(self, call: Call) -> None:
+        """Remember an answered call."""
+        with self._lock:
+            self.calls.append(call)
+
+    def usage(self) -> Usage:
+        """Tokens of all answered calls; unknown if any call's are."""
+        inputs = [call.input_tokens for call in self.calls]
+        outputs = [call.output_tokens for call in self.calls]
+        known = None not in inputs and None not in outputs
+        return Usage(_total(inputs), _total(outputs), len(self.calls), "provider" if known else None)
+
+    def cost_usd(self) -> float | None:
+        """US dollars of all answered calls; unknown if any call's price is."""
+        costs = [call.cost_usd for call in self.calls]
+        return None if None in costs else round(sum(cost for cost in costs if cost is not None), 9)
+
+
+def _total(counts: list[int | None]) -> int | None:
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _too_long(seconds: float) -> Problem:
+    detail = f"The attempt ran longer than its timeout_seconds ({seconds:g})."
+    return problem("timeout", detail, retryable=False)
+
+
+def _too_many(calls: int) -> Problem:
+    return problem("call_budget_exceeded", f"The program made more than {calls} model calls (jobs.max_calls).")

@@ -1,0 +1,90 @@
+"""The guarded engine: every model call of every program goes through it.
+
+DSPy's engine contract is `complete(Request) -> Response`. Before a call come the deadline, cancellation and the
+call budget; after it usage, cost and latency are kept with the attempt.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import dspy
+from dspy.lm15 import Request, Response, TransportError
+
+from dspy_jobs.settings import TIMEOUT_BUCKETS
+from worker.context import AttemptContext, Call
+
+#: What lm15 says when a kept-alive connection was closed while idle. The request was not read, so repeating it once
+#: at once pays nothing twice.
+_STALE_CONNECTION = "closed connection before sending"
+
+
+class Engine(Protocol):
+    """DSPy's contract of an engine."""
+
+    def complete(self, request: Request) -> Response: ...
+
+
+class GuardedEngine:
+    """Guards calls of one configured model. Thread-safe; one instance a model and process."""
+
+    def __init__(
+        self,
+        make_engine: Callable[[float], Engine],
+        timeout_seconds: float,
+        cost_of: Callable[[Request, Response], float | None],
+        capabilities: Any,
+    ) -> None:
+        """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout."""
+        self._make_engine = make_engine
+        self._timeout_seconds = timeout_seconds
+        self._cost_of = cost_of
+        self._engines: dict[float, Engine] = {}
+        self._lock = threading.Lock()
+        self.supports_function_calling = capabilities.function_calling
+        self.supports_reasoning = capabilities.reasoning
+        self.supports_response_schema = capabilities.response_schema
+        self.supported_params = capabilities.params
+
+    def complete(self, request: Request) -> Response:
+        """One model call under the guards.
+
+        Raises:
+            AttemptStopped: the attempt may not call any more.
+            dspy.lm15.LM15Error: the provider or the way to it failed.
+        """
+        attempt: AttemptContext = dspy.settings.job
+        attempt.before_call()
+        engine = self._engine_for(attempt.remaining_seconds())
+        started = time.monotonic()
+        response = _complete(engine, request)
+        usage = response.usage
+        attempt.after_call(
+            Call(
+                seconds=time.monotonic() - started,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cost_usd=self._cost_of(request, response),
+            )
+        )
+        return response
+
+    def _engine_for(self, remaining: float) -> Engine:
+        """The engine whose read timeout is the model's, or less near the deadline. Pools are kept one a timeout."""
+        wanted = min(self._timeout_seconds, next((b for b in TIMEOUT_BUCKETS if b >= remaining), remaining))
+        with self._lock:
+            if wanted not in self._engines:
+                self._engines[wanted] = self._make_engine(wanted)
+            return self._engines[wanted]
+
+
+def _complete(engine: Engine, request: Request) -> Response:
+    try:
+        return engine.complete(request)
+    except TransportError as error:
+        if _STALE_CONNECTION not in str(error):
+            raise
+        return engine.complete(request)

@@ -1,0 +1,109 @@
+"""A worker process from start to end: build everything before consuming, register the task, drain when told to stop."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import Any
+
+import orjson
+import redis
+import structlog
+from celery import Celery, signals
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from dspy_jobs import names
+from dspy_jobs.redis_url import redis_url
+from dspy_jobs.settings import Settings
+from dspy_jobs.store import SyncStore, connect
+from worker.app import queues_of
+from worker.attempt import Runner
+from worker.batch_requests import BatchRequests
+from worker.chunk import ChunkRunner
+from worker.housekeeping import Housekeeping
+from worker.language_models import LanguageModels
+from worker.programs import Program, load_programs
+
+log = structlog.get_logger("worker")
+
+#: Redis connections shared by all threads: a round trip is short against a model call, and each open socket
+#: counts against the 1024 that `select` can watch.
+_CONNECTIONS = 32
+
+
+def new_worker_id() -> str:
+    """Unique over hosts and restarts: a restarted worker must not take over its predecessor's jobs."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class WorkerProcess:
+    """Everything one worker process owns."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Builds programs and models.
+
+        Raises:
+            ConfigurationError: a program or model cannot be built.
+        """
+        self.settings = settings
+        self.worker_id = new_worker_id()
+        self.programs = load_programs(settings)
+        runner = Runner(settings, self.worker_id, self.programs, LanguageModels(settings))
+        url = redis_url(settings)
+        store = SyncStore(_shared_connections(url))
+        self.chunks = ChunkRunner(runner, store, BatchRequests(store.redis))
+        self._own_store = SyncStore(connect(url))
+        self.housekeeping = Housekeeping(self.chunks, self._own_store, queues_of(settings))
+
+    def attach(self, app: Celery) -> None:
+        """Register the task and follow the Celery worker's start and stop."""
+        app.task(name=names.TASK, ignore_result=True)(self.chunks.run)
+        signals.worker_ready.connect(self._on_ready, weak=False)
+        signals.worker_shutting_down.connect(self._on_shutting_down, weak=False)
+        signals.worker_shutdown.connect(self._on_shutdown, weak=False)
+
+    def start(self) -> None:
+        """Make the scripts and programs known and begin to renew the lease, before any message is taken."""
+        self._own_store.load_scripts()
+        publish_programs(self._own_store.redis, self.programs)
+        self.housekeeping.start()
+
+    def _on_ready(self, **_: Any) -> None:
+        log.info("worker_ready", worker=self.worker_id, concurrency=self.settings.worker.concurrency)
+
+    def _on_shutting_down(self, **_: Any) -> None:
+        log.info("worker_draining", worker=self.worker_id, running=len(self.chunks.running))
+        self.chunks.is_draining.set()
+
+    def _on_shutdown(self, **_: Any) -> None:
+        self.housekeeping.end()
+        log.info("worker_stopped", worker=self.worker_id)
+
+
+def publish_programs(client: redis.Redis, programs: dict[str, Program]) -> None:
+    """Tell every API process what this fleet can run."""
+    descriptions: dict[str | bytes, Any] = {
+        name: orjson.dumps(program.description.model_dump()) for name, program in programs.items()
+    }
+    with client.pipeline() as pipe:
+        if descriptions:
+            pipe.hset(names.PROGRAMS, mapping=descriptions)
+        gone = [field for field in client.hkeys(names.PROGRAMS) if field.decode() not in programs]  # type: ignore[union-attr]
+        if gone:
+            pipe.hdel(names.PROGRAMS, *gone)
+        pipe.publish(names.PROGRAMS_CHANNEL, "")
+        pipe.execute()
+
+
+def _shared_connections(url: str) -> redis.Redis:
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=30,
+        socket_timeout=5,
+        socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return redis.Redis(connection_pool=pool)
