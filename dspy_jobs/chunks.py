@@ -1,8 +1,8 @@
 """How many jobs go into one queue message.
 
-Guided self-scheduling (Polychronopoulos and Kuck, 1987): a chunk is what is left shared among all threads, so a large batch starts
-with large chunks, which cost little, and ends with single jobs, which leave no thread idle while another works off
-a tail. Small batches get single jobs and full parallelism.
+Guided self-scheduling (Polychronopoulos and Kuck, 1987): a chunk is what is left, shared among all threads. So a large
+batch starts with large chunks, which cost little, and ends with single jobs, which leave no thread idle while another
+works off a tail. Small batches get single jobs and full parallelism.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a caller's code can catch. Also the exceptions `AsyncResult(job_id).get()` raises for a job without an output."""
+"""What a caller's code can catch, and what `AsyncResult(job_id).get()` raises for a job without an output."""
 
 from __future__ import annotations
 

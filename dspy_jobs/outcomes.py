@@ -54,7 +54,7 @@ class Attempt:
         return record
 
 
-def rfc3339(ms: int | float | str) -> str:
+def rfc3339(ms: float | str) -> str:
     """Milliseconds since 1970 as RFC 3339 in UTC."""
     return datetime.fromtimestamp(int(ms) / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -81,9 +81,7 @@ class Runner:
         except (ValidationError, PydanticSerializationError, TypeError) as error:
             return failures.invalid_output(error)
 
-    def _attempt(
-        self, claim: Claim, context: AttemptContext, started: float, error: Problem | None = None
-    ) -> Attempt:
+    def _attempt(self, claim: Claim, context: AttemptContext, started: float, error: Problem | None = None) -> Attempt:
         # By Redis's clock, which started it; only the duration is measured here.
         ended_at = claim.started_at + int((time.monotonic() - started) * 1000)
         return Attempt(
@@ -108,8 +106,9 @@ class Runner:
 
     def _settle_failure(self, claim: Claim, attempt: Attempt, retry_after: float | None) -> Settlement:
         assert attempt.error is not None
+        jitter = random.random()  # noqa: S311  # spreads retries, guards nothing
         decision = retries.decide(
-            attempt.error, claim.tries + 1, claim.max_attempts, retry_after, random.random(), self.settings.jobs
+            attempt.error, claim.tries + 1, claim.max_attempts, retry_after, jitter, self.settings.jobs
         )
         if isinstance(decision, retries.Retry):
             operation = operations.retry_later(

@@ -30,7 +30,7 @@ class BatchRequests:
                 self._known.move_to_end(batch_id)
                 return self._known[batch_id]
         raw = self._redis.get(names.batch_request(batch_id))
-        shared: dict[str, Any] = orjson.loads(raw) if raw else {}  # type: ignore[arg-type]
+        shared: dict[str, Any] = orjson.loads(raw) if raw else {}
         with self._lock:
             self._known[batch_id] = shared
             if len(self._known) > _REMEMBERED:

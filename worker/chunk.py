@@ -16,12 +16,12 @@ from typing import Any
 import structlog
 from redis.exceptions import ConnectionError, TimeoutError
 
-from worker.batch_requests import BatchRequests
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.store import SyncStore, operations
 from dspy_jobs.store.records import Claim, NotClaimed
 from dspy_jobs.store.script import Operation
 from worker.attempt import Runner, Settlement
+from worker.batch_requests import BatchRequests
 from worker.context import AttemptContext
 
 log = structlog.get_logger("worker")
@@ -45,6 +45,7 @@ class ChunkRunner:
 
     @property
     def worker_id(self) -> str:
+        """This process's id in the fleet."""
         return self.runner.worker_id
 
     def run(self, ids: list[str]) -> None:
@@ -66,16 +67,14 @@ class ChunkRunner:
                 settlement = (claim, self._attempt(claim))
         self._end(list(held), settlement)
 
-    def _next(
-        self, job_id: str, may_yield: bool, settlement: tuple[Claim, Settlement] | None
-    ) -> Claim | NotClaimed:
+    def _next(self, job_id: str, may_yield: bool, settlement: tuple[Claim, Settlement] | None) -> Claim | NotClaimed:
         nonce = str(next(_nonces))
         claim = operations.claim_job(self.worker_id, job_id, nonce, may_yield)
         if settlement is None:
-            return self._persist([claim])[0]  # type: ignore[no-any-return]
+            return self._persist([claim])[0]
         settled, claimed = self._persist([settlement[1].operation, claim])
         _report(*settlement, settled)
-        return claimed  # type: ignore[no-any-return]
+        return claimed
 
     def _end(self, held: list[str], settlement: tuple[Claim, Settlement] | None) -> None:
         ending: list[Operation[Any]] = [settlement[1].operation] if settlement else []

@@ -32,7 +32,7 @@ class FreeThreads:
 free_threads = FreeThreads()
 
 
-class ThreadPool(TaskPool):  # type: ignore[misc]
+class ThreadPool(TaskPool):
     """Celery's thread pool, which also wakes the consumer when a thread becomes free."""
 
     def on_start(self) -> None:
@@ -54,7 +54,7 @@ def _thread_became_free(_: Any) -> None:
         hub.call_soon(int)
 
 
-class OpenQueues(round_robin_cycle):  # type: ignore[misc]
+class OpenQueues(round_robin_cycle):
     """The queues kombu may pop from now, each in its turn."""
 
     def consume(self, n: int) -> list[str]:

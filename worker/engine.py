@@ -25,7 +25,9 @@ _STALE_CONNECTION = "closed connection before sending"
 class Engine(Protocol):
     """DSPy's contract of an engine."""
 
-    def complete(self, request: Request) -> Response: ...
+    def complete(self, request: Request) -> Response:
+        """One attempt of one call; raises `dspy.lm15` errors."""
+        ...
 
 
 class GuardedEngine:

@@ -13,7 +13,7 @@ import orjson
 import structlog
 from redis.exceptions import RedisError
 
-from dspy_jobs import chunks, names
+from dspy_jobs import chores
 from dspy_jobs.store import SyncStore, operations
 from worker.chunk import ChunkRunner
 
@@ -21,8 +21,6 @@ log = structlog.get_logger("worker")
 
 #: Seconds between rounds. A cancellation or a due retry waits this long at most.
 ROUND_SECONDS = 0.5
-#: Jobs of a batch released in one step, so that no script runs long.
-RELEASE_STEP = 2000
 
 
 class Housekeeping(threading.Thread):
@@ -36,6 +34,7 @@ class Housekeeping(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
+        """Rounds until told to end, also while Redis is away."""
         while not self._ended.is_set():
             try:
                 self.round()
@@ -53,24 +52,14 @@ class Housekeeping(threading.Thread):
             log.warning("redis_unreachable", error=str(error))
 
     def round(self) -> None:
-        """One round: say that this worker lives, stop what was canceled, wake, recover, release."""
+        """One round: say that this worker lives, stop what was canceled, do what dead processes left."""
         runner = self._chunk_runner.runner
-        settings = runner.settings
         queues = [] if self._chunk_runner.is_draining.is_set() else self._queues
-        to_stop, _, (recovered, failed) = self._store.run_all(
-            [
-                operations.renew_worker(
-                    runner.worker_id, settings.worker.lease_seconds, self._description(), queues
-                ),
-                operations.wake_delayed(),
-                operations.recover_lost(settings.jobs.max_worker_losses),
-            ]
-        )
-        for job_id in to_stop:
+        lease = runner.settings.worker.lease_seconds
+        renewal = operations.renew_worker(runner.worker_id, lease, self._description(), queues)
+        for job_id in self._store.run(renewal):
             self._chunk_runner.stop(job_id)
-        if recovered or failed:
-            log.warning("jobs_recovered", recovered=recovered, failed=failed)
-        self._release()
+        self._store.follow(chores.all_chores(runner.settings))
 
     def _description(self) -> bytes:
         return orjson.dumps(
@@ -84,18 +73,3 @@ class Housekeeping(threading.Thread):
                 "draining": self._chunk_runner.is_draining.is_set(),
             }
         )
-
-    def _release(self) -> None:
-        """Go on with batches whose API process died between accepting them and sending their messages."""
-        worker = self._chunk_runner.runner.settings.worker
-        for raw in self._store.redis.smembers(names.RELEASING):  # type: ignore[union-attr]
-            batch = self._store.run(operations.read_batch(raw.decode()))
-            if batch is None:
-                self._store.redis.srem(names.RELEASING, raw)
-                continue
-            pointer, total = int(batch.fields["released"]), int(batch.fields["total"])
-            sizes = chunks.chunk_sizes(
-                total - pointer, worker.concurrency * batch.workers, worker.chunk_size, RELEASE_STEP
-            )
-            if sizes and batch.status == "in_progress":
-                self._store.run(operations.release_jobs(batch.id, pointer, sizes))

@@ -51,7 +51,7 @@ class LanguageModels:
 def _language_model(name: str, settings: ModelSettings, connections: int) -> dspy.LM:
     try:
         provider = LM15Engine(RouterConfig(env={})).resolve(settings.model).provider
-    except Exception as error:  # lm15 refuses a model id in several ways; all mean the same mistake
+    except Exception as error:  # noqa: BLE001  # lm15 refuses a model id in several ways; all mean the same mistake
         if settings.engine == "lm15":
             raise ConfigurationError(f"models.{name}.model: {error}") from None
         provider = settings.model.partition("/")[0]
@@ -97,7 +97,7 @@ def _pricing(settings: ModelSettings, provider: str) -> Callable[[Request, Respo
     """US dollars of an answered call: the configured price, else DSPy's own table; None where unknown."""
     price_in, price_out = settings.input_cost_per_1k, settings.output_cost_per_1k
 
-    def configured(request: Request, response: Response) -> float | None:
+    def configured(_: Request, response: Response) -> float | None:
         usage = response.usage
         if price_in is None or price_out is None or usage.input_tokens is None or usage.output_tokens is None:
             return None

@@ -84,15 +84,10 @@ class WorkerProcess:
 
 def publish_programs(client: redis.Redis, programs: dict[str, Program]) -> None:
     """Tell every API process what this fleet can run."""
-    descriptions: dict[str | bytes, Any] = {
-        name: orjson.dumps(program.description.model_dump()) for name, program in programs.items()
-    }
     with client.pipeline() as pipe:
-        if descriptions:
-            pipe.hset(names.PROGRAMS, mapping=descriptions)
-        gone = [field for field in client.hkeys(names.PROGRAMS) if field.decode() not in programs]  # type: ignore[union-attr]
-        if gone:
-            pipe.hdel(names.PROGRAMS, *gone)
+        pipe.delete(names.PROGRAMS)
+        for name, program in programs.items():
+            pipe.hset(names.PROGRAMS, name, orjson.dumps(program.description.model_dump()))
         pipe.publish(names.PROGRAMS_CHANNEL, "")
         pipe.execute()
 

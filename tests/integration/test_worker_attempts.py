@@ -81,12 +81,13 @@ def _moods() -> str:
         "slow": "sandbox;latency=0.2",
     }
     return "\n" + "\n".join(
-        f'[models.{name}]\nmodel = "openai/{model}"\nbase_url = "BASE"\ntimeout_seconds = 2' for name, model in moods.items()
+        f'[models.{name}]\nmodel = "openai/{model}"\nbase_url = "BASE"\ntimeout_seconds = 2'
+        for name, model in moods.items()
     )
 
 
 @pytest.fixture
-def write_config(write_config: Callable[..., Settings], sandbox_url: str) -> Callable[..., Settings]:  # noqa: F811
+def write_config(write_config: Callable[..., Settings], sandbox_url: str) -> Callable[..., Settings]:
     """The shared fixture, with the sandbox's address filled in for every mood."""
     return lambda text="": write_config(text.replace("BASE", f"{sandbox_url}/v1"))
 

@@ -72,17 +72,13 @@ class Fleet:
         fields = {"program": program, "model": "sandbox", "max_attempts": 3}
         lifetimes = operations.Lifetimes.of(self.settings.jobs)
         request = orjson.dumps({"inputs": inputs})
-        self.store.run(
-            operations.submit_job(job_id, request, names.queue("sandbox"), 3, fields, lifetimes, 100_000)
-        )
+        self.store.run(operations.submit_job(job_id, request, names.queue("sandbox"), 3, fields, lifetimes, 100_000))
         return job_id
 
     def submit_batch(self, program: str, items: list[dict[str, Any]]) -> str:
         """Queue a batch."""
         lifetimes = operations.Lifetimes.of(self.settings.jobs)
-        head = operations.BatchHead(
-            new_batch_id(), names.queue("sandbox"), 6, program, "sandbox", 3, lifetimes
-        )
+        head = operations.BatchHead(new_batch_id(), names.queue("sandbox"), 6, program, "sandbox", 3, lifetimes)
         rows = [(new_job_id(), orjson.dumps({"inputs": inputs})) for inputs in items]
         self.store.run(operations.stage_items(head, rows))
         self.store.run(operations.commit_batch(head, orjson.dumps({"program": program}), len(rows), 100_000))
