@@ -2,7 +2,7 @@
 
 This is the only module that reads the environment. Precedence, lowest first: defaults, the file, `DSPY_JOBS_*`.
 `[section] key` of the file is `DSPY_JOBS_SECTION_KEY` in the environment; keys outside a section are
-`DSPY_JOBS_KEY`; `REDIS_URL` and `CACHE_URL` keep their common names. `${NAME}` and `${NAME:-default}` inside a
+`DSPY_JOBS_KEY`; `REDIS_URL` keeps its common name. `${NAME}` and `${NAME:-default}` inside a
 string of the file are replaced from the environment. `docs/configuration.md` lists every setting.
 """
 
@@ -81,7 +81,7 @@ class JobSettings(_Section):
     expires_in_seconds: Seconds = Field(86_400, description="Time a job may wait for its start.")
     max_attempts: Count = Field(5, le=100, description="Attempts before a job fails for good.")
     max_calls: Count = Field(100, description="Model calls one attempt may make.")
-    backoff_seconds: Seconds = Field(1, description="Upper bound of the wait before the first retry; doubles each time.")
+    backoff_seconds: Seconds = Field(1, description="Most seconds waited before the first retry; doubles each time.")
     max_backoff_seconds: Seconds = Field(60, description="Largest wait before a retry, also for `Retry-After`.")
     max_worker_losses: Count = Field(3, description="A job that lost its worker this often fails as `worker_lost`.")
     retention_seconds: Seconds = Field(7 * 86_400, description="Time a result can be read after its job ended.")
@@ -156,9 +156,6 @@ class Settings(_Section):
 
     redis_url: str | None = Field(
         None, description="Redis for queue, jobs and results (also `REDIS_URL`); unset means an embedded one."
-    )
-    cache_url: str | None = Field(
-        None, description="Redis for the response cache (also `CACHE_URL`); by default database 1 of `redis_url`."
     )
     data_dir: Path = Field(Path(".dspy-jobs"), description="Folder of the embedded Redis and of results.")
     default_model: str = Field("sandbox", description="Model used when neither caller nor program names one.")
@@ -267,9 +264,8 @@ def _interpolate(value: Any, environ: Mapping[str, str], where: str) -> Any:
 
 def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """The file's content with the environment's values over it."""
-    for name in ("REDIS_URL", "CACHE_URL"):
-        if environ.get(name):
-            content[name.lower()] = environ[name]
+    if environ.get("REDIS_URL"):
+        content["redis_url"] = environ["REDIS_URL"]
     for variable, value in environ.items():
         if variable.startswith("DSPY_JOBS_") and variable not in ("DSPY_JOBS_CONFIG", "DSPY_JOBS_URL"):
             _place(content, variable, value)
@@ -327,5 +323,5 @@ def service_url(environ: Mapping[str, str] | None = None) -> str:
     api = load_settings(environ=environ).api
     if api.port == 0:
         raise ConfigurationError("api.port is 0, so the API's port is not known here: set DSPY_JOBS_URL (or --url)")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104  # to reach it, not to bind
     return f"http://[{host}]:{api.port}" if ":" in host else f"http://{host}:{api.port}"
