@@ -1,0 +1,180 @@
+"""The commands for batches: submit a file, follow it, fetch results, cancel."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from dspy_jobs.cli.connection import connect
+from dspy_jobs.cli.exit_codes import ExitCode
+from dspy_jobs.cli.failures import InputMistake, say
+from dspy_jobs.cli.items import Item, by_program, read_items
+from dspy_jobs.cli.options import AsJson, BatchId, Model, NoCache, Output, Timeout, Urgency, Wait, shared
+from dspy_jobs.cli.results_file import Format, check_writable, format_of, opened, write_results
+from dspy_jobs.states import JobStatus
+
+if TYPE_CHECKING:
+    from dspy_jobs.client import Client
+    from dspy_jobs.models import Batch
+
+app = typer.Typer(help="Many jobs submitted and followed together.", no_args_is_help=True, rich_markup_mode=None)
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="JSONL or .csv file; - reads JSONL from stdin.")]
+Program = Annotated[str | None, typer.Option(help="Program of the lines that name none; CSV needs it.")]
+As = Annotated[Format | None, typer.Option("--format", help="By default told by the file's name, else jsonl.")]
+OnlyStatus = Annotated[JobStatus | None, typer.Option("--status", help="Only jobs in this state.")]
+InputOrder = Annotated[bool, typer.Option("--input-order", help="In the order submitted; once the batch has ended.")]
+
+
+@app.command()
+def submit(
+    ctx: typer.Context,
+    file: File,
+    program: Program = None,
+    model: Model = None,
+    priority: Urgency = None,
+    no_cache: NoCache = False,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue every line of a file; one batch for each program that the lines name.
+
+    A line of JSONL is {"program"?, "custom_id"?, "inputs": {…}}, or with --program just the inputs.
+    In CSV every column is an input, but `custom_id`; cells are text and never evaluated.
+    Any bad line is reported, by its number, before anything is sent.
+
+    Prints the ids of the batches. With --wait (or --timeout or --output) prints how they ended instead, and
+    exits 1 unless every job succeeded.
+    """
+    check_writable(output)
+    with _opened_input(file) as source:
+        groups = by_program(read_items(source, file, program))
+    with connect(ctx) as client:
+        batches = _submit_all(client, file, groups, shared(model, priority, no_cache))
+        if wait or timeout is not None or output is not None:
+            _finish(client, batches, timeout, output, as_json)
+        elif as_json:
+            _show(batches, as_json)
+        else:
+            print("\n".join(batch.id for batch in batches))
+
+
+@app.command()
+def get(ctx: typer.Context, batch_id: BatchId, as_json: AsJson = False) -> None:
+    """Show a batch's counts, tokens and cost as they are now."""
+    with connect(ctx) as client:
+        _show([client.batch(batch_id)], as_json)
+
+
+@app.command()
+def results(
+    ctx: typer.Context,
+    batch_id: BatchId,
+    output: Output = None,
+    form: As = None,
+    status: OnlyStatus = None,
+    input_order: InputOrder = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
+) -> None:
+    """Write the results there are, at any time, as JSON lines or CSV.
+
+    In CSV a text that begins with = + - or @ gets a ' before it, so that no spreadsheet takes it for a formula.
+    """
+    if as_json and form is Format.CSV:
+        raise InputMistake("--json and --format csv exclude each other")
+    wanted = format_of(output, Format.JSONL if as_json else form)
+    check_writable(output)
+    with connect(ctx) as client:
+        batch = client.batch(batch_id)
+        order = "input" if input_order else None
+        with opened(output) as to:
+            written = write_results(client.results(batch_id, status=status, order=order), to, wanted)
+    say(f"{written} results" + ("" if batch.is_done else f"; {batch_id} is {batch.status}, more will come"))
+
+
+@app.command()
+def cancel(ctx: typer.Context, batch_id: BatchId, as_json: AsJson = False) -> None:
+    """Cancel what is queued of a batch and stop what runs."""
+    with connect(ctx) as client:
+        batch = client.cancel_batch(batch_id)
+    if as_json:
+        _show([batch], as_json)
+    else:
+        say(f"{batch.id} is {batch.status}")
+
+
+@contextmanager
+def _opened_input(file: str) -> Iterator[BinaryIO]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with Path(file).open("rb") as source:
+            yield source
+    except OSError as error:
+        raise InputMistake(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _submit_all(client: Client, file: str, groups: dict[str, list[Item]], options: dict[str, Any]) -> list[Batch]:
+    batches: list[Batch] = []
+    for program, items in groups.items():
+        try:
+            batches.append(_submit_one(client, program, items, options))
+        except Exception:
+            if batches:
+                say(f"{file}: queued before the lines of {program!r} were not: " + _ids(batches))
+            raise
+        say(f"{batches[-1].id}: {len(items)} jobs of {program} are queued")
+    return batches
+
+
+def _submit_one(client: Client, program: str, items: list[Item], options: dict[str, Any]) -> Batch:
+    from dspy_jobs.client import ApiError
+
+    try:
+        return client.submit_batch(program, (item.fields for item in items), **options)
+    except ApiError as error:
+        mistakes = [_at_line_of_file(mistake, items) for mistake in error.problem.errors or []]
+        raise ApiError(error.problem.model_copy(update={"errors": mistakes})) from None
+
+
+def _at_line_of_file(mistake: dict[str, Any], items: list[Item]) -> dict[str, Any]:
+    """The service counts the items it got; people count the lines of their file."""
+    line = mistake.get("line")
+    if not isinstance(line, int) or not 0 < line <= len(items):
+        return mistake
+    return {**mistake, "line": items[line - 1].line}
+
+
+def _finish(client: Client, batches: list[Batch], timeout: float | None, output: Path | None, as_json: bool) -> None:
+    from dspy_jobs.cli.progress import wait_with_progress
+
+    ended = wait_with_progress(client, batches, timeout)
+    if output is not None:
+        with opened(output) as to:
+            write_results((job for batch in ended for job in client.results(batch.id)), to, format_of(output))
+    if output is None or str(output) != "-":
+        _show(ended, as_json)
+    if any(batch.counts.succeeded < batch.counts.total for batch in ended):
+        say("not all jobs succeeded: dspy-jobs batch results --status failed " + _ids(ended))
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _ids(batches: list[Batch]) -> str:
+    return " ".join(batch.id for batch in batches)
+
+
+def _show(batches: list[Batch], as_json: bool) -> None:
+    from dspy_jobs.cli.display import print_batches, print_json
+
+    if not as_json:
+        print_batches(batches)
+    for batch in batches if as_json else ():
+        print_json(batch)

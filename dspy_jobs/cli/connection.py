@@ -1,0 +1,30 @@
+"""How a command reaches the service: the `--url` of the whole line, carried in the context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from dspy_jobs.client import Client
+
+
+def remember(ctx: typer.Context, url: str | None) -> None:
+    """Let the line's commands talk to `url`. A context that already carries a way to connect keeps it."""
+    make: Callable[[str | None], Client] = ctx.obj or _client
+    ctx.obj = partial(make, url)
+
+
+def connect(ctx: typer.Context) -> Client:
+    """A client for this line's service; use it in a `with` block."""
+    make: Callable[[], Client] = ctx.obj
+    return make()
+
+
+def _client(url: str | None) -> Client:
+    from dspy_jobs.client import Client
+
+    return Client(url)

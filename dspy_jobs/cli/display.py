@@ -1,0 +1,131 @@
+"""What people see: jobs, batches and programs as tables on stdout. Foreign text is shown as text, never as markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dspy_jobs.models import Batch, Job, Program, Usage
+from dspy_jobs.states import JobStatus
+
+#: Control characters could move the cursor or recolor the terminal.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+_COLORS = {
+    JobStatus.SUCCEEDED: "green",
+    JobStatus.FAILED: "red",
+    JobStatus.EXPIRED: "red",
+    JobStatus.CANCELED: "yellow",
+    JobStatus.RUNNING: "cyan",
+}
+
+
+def print_json(value: BaseModel | Any) -> None:
+    """One JSON document on stdout."""
+    if isinstance(value, BaseModel):
+        print(value.model_dump_json(exclude_unset=True, indent=2))
+    else:
+        print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_job(job: Job) -> None:
+    """A job with its output or problem."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in _job_rows(job):
+        grid.add_row(text(name), value if isinstance(value, Text) else text(value))
+    Console().print(grid)
+
+
+def print_batches(batches: Iterable[Batch]) -> None:
+    """Batches, one a row."""
+    counts = ("total", "queued", "running", "succeeded", "failed", "canceled", "expired", "cached")
+    rows = [
+        (
+            batch.id,
+            batch.program,
+            batch.ended_reason or batch.status,
+            *(getattr(batch.counts, name) for name in counts),
+            _tokens(batch.usage),
+            _cost(batch.cost_usd),
+            _seconds(batch),
+        )
+        for batch in batches
+    ]
+    _print_table(("batch", "program", "status", *counts, "tokens", "cost", "time"), rows)
+
+
+def print_programs(programs: Iterable[Program]) -> None:
+    """Programs, one a row."""
+    rows = [
+        (p.name, p.version, p.model, _fields(p.input_schema), _fields(p.output_schema), p.description) for p in programs
+    ]
+    _print_table(("program", "version", "model", "inputs", "outputs", "description"), rows)
+
+
+def text(value: Any) -> Text:
+    """Foreign text, shown as it is but for control characters."""
+    return Text(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", "" if value is None else str(value)))
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table; away from a terminal it is as wide as its content, so that nothing is cut."""
+    console = Console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(text(value) for value in row))
+    if not console.is_terminal:
+        console.width = 10_000
+    console.print(table)
+
+
+def _job_rows(job: Job) -> Iterable[tuple[str, Any]]:
+    yield "job", job.id
+    yield "status", Text(job.status, style=_COLORS.get(job.status, ""))
+    optional = {
+        "waits for": job.wait_reason,
+        "program": f"{job.program} {job.program_version or ''}",
+        "model": job.model,
+        "custom id": job.custom_id,
+        "batch": job.batch_id,
+        "attempts": len(job.attempts) or None,
+        "cache": job.cache,
+        "tokens": _tokens(job.usage),
+        "cost": _cost(job.cost_usd),
+        "time": _seconds(job),
+    }
+    yield from ((name, value) for name, value in optional.items() if value)
+    if job.error:
+        yield "error", f"{job.error.code}: {job.error.detail}"
+    for name, value in (job.output or {}).items():
+        yield f"→ {name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _tokens(usage: Usage | None) -> str:
+    if usage is None or usage.input_tokens is None or usage.output_tokens is None:
+        return ""
+    return f"{usage.input_tokens} in, {usage.output_tokens} out"
+
+
+def _cost(dollars: float | None) -> str:
+    return "" if dollars is None else f"${dollars:.6f}".rstrip("0").rstrip(".")
+
+
+def _seconds(done: Job | Batch) -> str:
+    if done.created_at is None or done.ended_at is None:
+        return ""
+    return f"{(done.ended_at - done.created_at).total_seconds():.1f} s"
+
+
+def _fields(schema: dict[str, Any] | None) -> str:
+    return ", ".join((schema or {}).get("properties", {}))

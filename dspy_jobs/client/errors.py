@@ -1,0 +1,45 @@
+"""What a client raises beside the errors of the jobs themselves."""
+
+from __future__ import annotations
+
+from dspy_jobs.errors import DspyJobsError
+from dspy_jobs.models import Batch, Job
+from dspy_jobs.problems import Problem
+
+
+class ApiError(DspyJobsError):
+    """The service answered with a problem; `problem.code` is stable and `problem.retryable` says if it may pass."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.code}: {problem.detail}")
+        self.problem = problem
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.problem.status
+
+
+class InvalidArgument(DspyJobsError, ValueError):
+    """What the caller gave cannot be sent: an address, an id or an item; nothing was."""
+
+
+class ServiceUnreachable(DspyJobsError):
+    """No answer came; the text names the address and what to do."""
+
+    def __init__(self, url: str, reason: str, *, sent: bool) -> None:
+        """`sent`: whether the request may have reached the service although its answer did not come back."""
+        lost = " What was asked may have been done: look before you ask again." if sent else ""
+        super().__init__(
+            f"no answer from dspy-jobs at {url}: {reason}.{lost}"
+            " Start it with `make up`, or name the right address (DSPY_JOBS_URL or --url)."
+        )
+        self.url = url
+
+
+class WaitTimeout(DspyJobsError):
+    """The wait ended before the job or batch did; it goes on. `last` is what was read last."""
+
+    def __init__(self, last: Job | Batch, seconds: float) -> None:
+        super().__init__(f"{last.id} is still {last.status} after {seconds:g} s; it goes on")
+        self.last = last

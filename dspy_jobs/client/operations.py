@@ -1,0 +1,227 @@
+"""Everything a client can ask of the service, each once, as a flow that either kind of client runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import orjson
+from pydantic import TypeAdapter
+
+from dspy_jobs.client.body import Body
+from dspy_jobs.client.call import Call, T
+from dspy_jobs.client.errors import InvalidArgument
+from dspy_jobs.client.flow import Flow, Session, answered, asked_pause, finished
+from dspy_jobs.models import Batch, Job, Program, Queue, ResultPage
+
+#: Results asked for at once: few enough to hold, many enough that a request's cost does not count.
+PAGE = 500
+
+#: Seconds `POST /v1/predict` holds the line.
+_PREDICT_WAIT = 30.0
+
+_programs = TypeAdapter(list[Program])
+_queues = TypeAdapter(list[Queue])
+
+
+def submit(session: Session, /, program: str, inputs: Mapping[str, Any], **options: Any) -> Flow[Job]:
+    """Queue one job.
+
+    `options` are the contract's fields by name: model, parameters, use_cache, priority, custom_id, request_id,
+    timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook.
+    """
+    return answered(session, Call("POST", "/v1/jobs", _job, json=_submission(program, inputs, options)))
+
+
+def get(session: Session, /, job_id: str) -> Flow[Job]:
+    """The job as it is now."""
+    return answered(session, Call("GET", _path("jobs", job_id), _job))
+
+
+def wait(session: Session, /, job_id: str, timeout: float | None = None) -> Flow[Job]:
+    """The job once it has ended, however it ended. `timeout` in seconds; None waits as long as it takes.
+
+    Raises:
+        WaitTimeout: it had not ended by then.
+    """
+    return finished(session, _poll(_path("jobs", job_id), _job), timeout)
+
+
+def cancel(session: Session, /, job_id: str) -> Flow[Job]:
+    """Stop the job: at once if it was queued, as soon as its worker notices if it runs."""
+    return answered(session, Call("POST", _path("jobs", job_id, "cancel"), _job))
+
+
+def retry(session: Session, /, job_id: str) -> Flow[Job]:
+    """Queue a failed, canceled or expired job again under the same id."""
+    return answered(session, Call("POST", _path("jobs", job_id, "retry"), _job))
+
+
+def delete(session: Session, /, job_id: str) -> Flow[None]:
+    """Erase an ended job's inputs and outputs."""
+    return answered(session, Call("DELETE", _path("jobs", job_id), lambda _: None))
+
+
+def predict(
+    session: Session, /, program: str, inputs: Mapping[str, Any], *, timeout: float | None = None, **options: Any
+) -> Flow[Job]:
+    """Submit and wait in one call; the job succeeded. Options as for `submit`.
+
+    Raises:
+        ApiError: the job failed; its problem is the error's.
+        WaitTimeout: it had not ended after `timeout` seconds.
+    """
+    held = _PREDICT_WAIT if timeout is None else min(timeout, _PREDICT_WAIT)
+    start = session.clock()
+    body = _submission(program, inputs, options)
+    job = yield from answered(session, Call("POST", "/v1/predict", _job, json=body, wait=held))
+    if job.is_done:
+        return job
+    left = None if timeout is None else max(0.0, timeout - (session.clock() - start))
+    job = yield from wait(session, job.id, left)
+    job.result()
+    return job
+
+
+def submit_batch(session: Session, /, program: str, items: Iterable[Mapping[str, Any]], **options: Any) -> Flow[Batch]:
+    """Queue many jobs of one program, all or none.
+
+    An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}}`. The items are read to their end before
+    anything is sent, and kept on disk when they are large. Options as for `submit`; all items share them.
+
+    Raises:
+        ApiError: `invalid_input` and its like name every bad item in `problem.errors`.
+        InvalidArgument: an item cannot be written as JSON.
+    """
+    params = {name: _param(value) for name, value in {"program": program, **options}.items() if value is not None}
+    with Body(items) as body:
+        return (yield from answered(session, Call("POST", "/v1/batches", _batch, params=params, body=body)))
+
+
+def batch(session: Session, /, batch_id: str) -> Flow[Batch]:
+    """The batch as it is now."""
+    return answered(session, Call("GET", _path("batches", batch_id), _batch))
+
+
+def wait_batch(
+    session: Session,
+    /,
+    batch_id: str,
+    on_progress: Callable[[Batch], object] | None = None,
+    timeout: float | None = None,
+) -> Flow[Batch]:
+    """The batch once all its jobs have ended. `on_progress` is called with a fresh reading about once a second.
+
+    Raises:
+        WaitTimeout: it had not ended after `timeout` seconds.
+    """
+    return finished(session, _poll(_path("batches", batch_id), _batch), timeout, on_progress)
+
+
+def cancel_batch(session: Session, /, batch_id: str) -> Flow[Batch]:
+    """Cancel what is queued and stop what runs."""
+    return answered(session, Call("POST", _path("batches", batch_id, "cancel"), _batch))
+
+
+def pause_batch(session: Session, /, batch_id: str) -> Flow[Batch]:
+    """Start no further job of it; what runs finishes."""
+    return answered(session, Call("POST", _path("batches", batch_id, "pause"), _batch))
+
+
+def resume_batch(session: Session, /, batch_id: str) -> Flow[Batch]:
+    """Go on after a pause."""
+    return answered(session, Call("POST", _path("batches", batch_id, "resume"), _batch))
+
+
+def retry_batch(
+    session: Session, /, batch_id: str, *, status: list[str] | None = None, custom_ids: list[str] | None = None
+) -> Flow[int]:
+    """Queue again what did not succeed, or of that only the given states or ids. Answers how many jobs that were."""
+    chosen = {name: value for name, value in (("status", status), ("custom_ids", custom_ids)) if value is not None}
+    path = _path("batches", batch_id, "retry")
+    return answered(session, Call("POST", path, lambda r: int(r.json()["requeued"]), json=chosen))
+
+
+def result_page(
+    session: Session,
+    /,
+    batch_id: str,
+    *,
+    after: str | None = None,
+    status: str | None = None,
+    order: str | None = None,
+    limit: int = PAGE,
+) -> Flow[ResultPage]:
+    """Results from a cursor on, at any time. `order="input"` once the batch has ended; else in order of completion."""
+    wanted = {"after": after, "status": status, "order": order, "limit": limit}
+    params = {name: value for name, value in wanted.items() if value is not None}
+    return answered(session, Call("GET", _path("batches", batch_id, "results"), _result_page, params=params))
+
+
+def programs(session: Session, /) -> Flow[list[Program]]:
+    """The programs that can be run."""
+    return answered(session, Call("GET", "/v1/programs", lambda r: _programs.validate_python(r.json()["data"])))
+
+
+def program(session: Session, /, name: str) -> Flow[Program]:
+    """One program with the JSON Schemas of its inputs and outputs."""
+    return answered(session, Call("GET", _path("programs", name), lambda r: Program.model_validate_json(r.content)))
+
+
+def queues(session: Session, /) -> Flow[list[Queue]]:
+    """The queues, one a model, with what waits and runs in each."""
+    return answered(session, Call("GET", "/v1/queues", lambda r: _queues.validate_python(r.json()["data"])))
+
+
+def limits(session: Session, /) -> Flow[dict[str, Any]]:
+    """Sizes beyond which a request is refused."""
+    return answered(session, Call("GET", "/v1/limits", lambda r: dict(r.json())))
+
+
+def ready(session: Session, /) -> Flow[bool]:
+    """Whether the service can take jobs now."""
+    return answered(session, Call("GET", "/health/ready", lambda r: r.is_success, also=(503,)))
+
+
+def _job(response: httpx.Response) -> Job:
+    return Job.model_validate_json(response.content)
+
+
+def _batch(response: httpx.Response) -> Batch:
+    return Batch.model_validate_json(response.content)
+
+
+def _result_page(response: httpx.Response) -> ResultPage:
+    return ResultPage(
+        jobs=[Job.model_validate_json(line) for line in response.content.split(b"\n") if line.strip()],
+        next=response.headers.get("X-Next-Cursor"),
+        incomplete=response.headers.get("X-Incomplete") == "true",
+    )
+
+
+def _poll(path: str, read: Callable[[httpx.Response], T]) -> Callable[[float], Call[tuple[T, float]]]:
+    """Calls that hold the line; they read the value and the seconds to pause before the next one."""
+
+    def reading(response: httpx.Response) -> tuple[T, float]:
+        held = "Preference-Applied" in response.headers
+        return read(response), 0.0 if held else asked_pause(response, 1.0)
+
+    return lambda seconds: Call("GET", path, reading, wait=seconds)
+
+
+def _path(kind: str, name: str, *more: str) -> str:
+    if not name.strip("."):
+        raise InvalidArgument(f"{name!r} is not a name or id; /v1/{kind} needs one")
+    return "/".join(("/v1", kind, quote(name, safe=""), *more))
+
+
+def _submission(program: str, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in options.items() if value is not None}
+    return {"program": program, "inputs": dict(inputs), **given}
+
+
+def _param(value: Any) -> str:
+    """A field as a query parameter: words as they are, everything else as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

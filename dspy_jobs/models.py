@@ -1,0 +1,166 @@
+"""What a client reads: jobs, batches, programs and queues as the HTTP contract shows them.
+
+A member the service adds later is kept, as an attribute of the same name, so a client need not be updated for it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dspy_jobs.errors import JobCanceled, JobExpired, JobFailed
+from dspy_jobs.problems import Problem
+from dspy_jobs.states import BatchStatus, EndedReason, JobStatus, WaitReason
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Usage(_Read):
+    """Tokens and model calls. `None` means unknown, which is not zero."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    calls: int | None = None
+    source: str | None = None
+
+
+class Attempt(_Read):
+    """One try of a job."""
+
+    number: int
+    model: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: Problem | None = None
+
+
+class Job(_Read):
+    """One request to run one program once."""
+
+    id: str
+    status: JobStatus
+    program: str
+    program_version: str | None = None
+    model: str | None = None
+    variant: str | None = None
+    batch_id: str | None = None
+    custom_id: str | None = None
+    request_id: str | None = None
+    attempt: int | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+    wait_reason: WaitReason | None = None
+    output: dict[str, Any] | None = None
+    error: Problem | None = None
+    cache: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    expires_at: datetime | None = None
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended; it then changes only by an explicit retry or deletion."""
+        return self.status.is_terminal
+
+    def result(self) -> dict[str, Any]:
+        """The output's typed fields.
+
+        Raises:
+            JobFailed: it ended without an output (`JobCanceled`, `JobExpired` where it was that) or has not ended.
+        """
+        if self.output is not None:
+            return self.output
+        kind = {JobStatus.CANCELED: JobCanceled, JobStatus.EXPIRED: JobExpired}.get(self.status, JobFailed)
+        raise kind(f"{self.error.code}: {self.error.detail}" if self.error else f"{self.id} is {self.status}")
+
+
+class Counts(_Read):
+    """A batch's jobs by status; the six states always sum to `total`. `cached` were answered from the cache."""
+
+    total: int
+    queued: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    canceled: int = 0
+    expired: int = 0
+    cached: int = 0
+
+    @property
+    def done(self) -> int:
+        """Jobs that have ended."""
+        return self.succeeded + self.failed + self.canceled + self.expired
+
+
+class Batch(_Read):
+    """Many jobs submitted and followed together."""
+
+    id: str
+    status: BatchStatus
+    counts: Counts
+    ended_reason: EndedReason | None = None
+    program: str | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    eta_seconds: float | None = None
+    wait_reason: WaitReason | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    expires_at: datetime | None = None
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all its jobs have ended."""
+        return self.status is BatchStatus.ENDED
+
+
+class ResultPage(_Read):
+    """A stretch of a batch's results."""
+
+    jobs: list[Job]
+    next: str | None
+    """Cursor to read on from, also later; None where there is nothing to read on from."""
+    incomplete: bool
+    """Whether more results will come."""
+
+
+class Program(_Read):
+    """A program the operator configured."""
+
+    name: str
+    version: str | None = None
+    model: str | None = None
+    description: str | None = None
+    variants: list[Any] | dict[str, Any] | None = None
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+
+
+class Gate(_Read):
+    """Whether a queue's jobs may start."""
+
+    open: bool
+    reason: str | None = None
+    until: datetime | None = None
+
+
+class Queue(_Read):
+    """The queue of one model."""
+
+    name: str
+    model: str | None = None
+    queued: int = 0
+    running: int = 0
+    oldest_wait_seconds: float | None = None
+    gate: Gate | None = None
+    workers: int | list[Any] | None = None

@@ -1,0 +1,311 @@
+"""The commands as a shell sees them: stdout, stderr and exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from dspy_jobs import Client, __version__
+from dspy_jobs.cli import app
+from dspy_jobs.cli.exit_codes import MEANINGS, ExitCode
+from dspy_jobs.problems import problem
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class FakeService:
+    """Answers like the service; remembers what was asked."""
+
+    def __init__(self, *, status: str = "succeeded", **members: Any) -> None:
+        self.requests: list[httpx.Request] = []
+        self.job = {"id": "job_1", "object": "job", "status": status, "program": "qa", **members}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        """Answer one request."""
+        request.read()
+        self.requests.append(request)
+        path = request.url.path
+        if path.endswith("/results"):
+            lines = json.dumps(self.job) + "\n"
+            done = "after" in request.url.params
+            return httpx.Response(200, text="" if done else lines, headers={"X-Next-Cursor": "1"})
+        if path.startswith("/v1/batches"):
+            return httpx.Response(202, json=self.batch())
+        if path == "/v1/programs":
+            schema: dict[str, Any] = {"properties": {"question": {}}}
+            return httpx.Response(200, json={"data": [{"name": "qa", "input_schema": schema, "model": "[red]"}]})
+        return httpx.Response(200, json=self.job)
+
+    def batch(self) -> dict[str, Any]:
+        """A batch of one job that has ended."""
+        ok = int(self.job["status"] == "succeeded")
+        counts = {"total": 1, "succeeded": ok, "failed": 1 - ok, "queued": 0}
+        return {"id": "batch_1", "status": "ended", "ended_reason": "completed", "program": "qa", "counts": counts}
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The lines of every body sent."""
+        return [[json.loads(line) for line in r.content.splitlines()] for r in self.requests if r.method == "POST"]
+
+
+def run(handler: Handler, *args: str, **more: Any) -> Result:
+    """Run a command line against a service."""
+
+    def connect(url: str | None) -> Client:
+        return Client(url or "http://service", transport=httpx.MockTransport(handler), retry_seconds=0)
+
+    return CliRunner().invoke(app, args, obj=connect, catch_exceptions=False, **more)
+
+
+def refusing(code: str, **more: Any) -> Handler:
+    """A service that answers nothing but this problem."""
+    refusal = problem(code, "no", **more)
+    return lambda _: httpx.Response(refusal.status, json=refusal.model_dump())
+
+
+def test_submit_prints_the_id() -> None:
+    """A script gets the id and nothing else on stdout."""
+    service = FakeService(status="queued")
+    result = run(service, "submit", "qa", "--input", "question=1=1?", "--json", '{"n": 1}', "--model", "fast")
+    assert (result.exit_code, result.stdout) == (0, "job_1\n")
+    assert service.bodies == [[{"program": "qa", "inputs": {"n": 1, "question": "1=1?"}, "model": "fast"}]]
+
+
+def test_submit_and_wait_shows_the_output_as_text() -> None:
+    """What a model wrote is shown as it is: no markup, no control characters."""
+    output = {"answer": "[bold]4[/bold]\x1b[31m", "n": [1]}
+    result = run(FakeService(output=output), "submit", "qa", "-i", "question=?", "--wait")
+    assert result.exit_code == ExitCode.OK
+    assert "[bold]4[/bold]\N{REPLACEMENT CHARACTER}[31m" in result.stdout
+    assert "\x1b[31m" not in result.stdout
+
+
+@pytest.mark.parametrize("args", [("wait", "job_1"), ("submit", "qa", "-i", "question=?", "--wait")])
+def test_a_job_that_did_not_succeed_exits_1(args: tuple[str, ...]) -> None:
+    """The problem is shown and the script can tell."""
+    service = FakeService(status="failed", error=problem("program_error", "[boom]").model_dump())
+    result = run(service, *args)
+    assert result.exit_code == ExitCode.FAILED
+    assert "program_error: [boom]" in result.stdout
+
+
+def test_get_reads_whatever_became_of_the_job() -> None:
+    """Reading a failed job is no failure; --json is the job as the service gave it."""
+    service = FakeService(status="failed", colour="red")
+    result = run(service, "get", "job_1", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, service.job)
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "text"),
+    [
+        (refusing("not_found"), ExitCode.REFUSED, "not_found: no"),
+        (refusing("queue_full"), ExitCode.REFUSED, "queue_full: no"),
+        (refusing("invalid_input", errors=[{"param": "question", "detail": "missing"}]), 5, "question: missing"),
+        (lambda _: httpx.Response(200, text="<html>"), ExitCode.REFUSED, "is this dspy-jobs?"),
+    ],
+)
+def test_a_refusal_exits_5(handler: Handler, code: int, text: str) -> None:
+    """The service's reason is told on stderr, without a traceback."""
+    result = run(handler, "submit", "qa")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert text in result.stderr
+
+
+def test_an_unreachable_service_exits_3() -> None:
+    """The message names the address and how to start the service."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("connection refused", request=request)
+
+    result = run(handler, "--url", "http://127.0.0.1:1", "programs")
+    assert result.exit_code == ExitCode.UNREACHABLE
+    assert "http://127.0.0.1:1" in result.stderr
+    assert "make up" in result.stderr
+
+
+def test_waiting_too_long_exits_4() -> None:
+    """The job goes on, and the message says so."""
+    result = run(FakeService(status="running"), "wait", "job_1", "--timeout", "0")
+    assert result.exit_code == ExitCode.WAITED_TOO_LONG
+    assert "it goes on" in result.stderr
+
+
+def test_an_interrupt_exits_130() -> None:
+    """Ctrl-C ends the command without a traceback."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
+
+    result = run(handler, "wait", "job_1")
+    assert result.exit_code == ExitCode.INTERRUPTED
+    assert "interrupted" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (("submit", "qa", "--input", "question"), "NAME=VALUE"),
+        (("submit", "qa", "--json", "{"), "--json is not JSON"),
+        (("submit", "qa", "--json", "[1]"), "must be an object"),
+        (("submit",), "Missing argument"),
+        (("--url", "service:80", "programs"), "is not an address"),
+        (("batch", "submit", "/nowhere/x.jsonl"), "/nowhere/x.jsonl cannot be read: No such file"),
+        (("batch", "submit", "/"), "/ cannot be read: Is a directory"),
+        (("batch", "submit", "-", "--output", "/nowhere/x"), "cannot be written"),
+        (("batch", "results", "b", "--json", "--format", "csv"), "exclude each other"),
+        (("get", ".."), "is not a name or id"),
+        (("config", "check", "/nowhere/x.toml"), "cannot be read"),
+        (("nonsense",), "No such command"),
+    ],
+)
+def test_wrong_usage_exits_2_and_sends_nothing(args: tuple[str, ...], text: str) -> None:
+    """A mistake is named on stderr."""
+    service = FakeService()
+    result = run(service, *args)
+    assert (result.exit_code, result.stdout, service.requests) == (ExitCode.USAGE, "", [])
+    assert text in result.stderr
+
+
+def test_a_file_becomes_one_batch_a_program(tmp_path: Path) -> None:
+    """Lines of several programs are sorted; the ids are all of stdout."""
+    file = tmp_path / "x.jsonl"
+    lines = [{"program": name, "custom_id": str(n), "inputs": {"x": n}} for n, name in enumerate("abab")]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    service = FakeService()
+    result = run(service, "batch", "submit", str(file), "--model", "fast", "--priority", "high", "--no-cache")
+    assert (result.exit_code, result.stdout) == (0, "batch_1\nbatch_1\n")
+    assert [r.url.params["program"] for r in service.requests] == ["a", "b"]
+    assert dict(service.requests[0].url.params) == {
+        "program": "a", "model": "fast", "priority": "high", "use_cache": "false",
+    }  # fmt: skip
+    assert [[item["custom_id"] for item in body] for body in service.bodies] == [["0", "2"], ["1", "3"]]
+    assert service.bodies[0][0] == {"custom_id": "0", "inputs": {"x": 0}}
+
+
+def test_stdin_is_jsonl() -> None:
+    """`-` reads items from a pipe."""
+    service = FakeService()
+    result = run(service, "batch", "submit", "-", "--program", "qa", input='{"question":"a"}\n')
+    assert result.exit_code == 0
+    assert service.bodies == [[{"inputs": {"question": "a"}}]]
+
+
+def test_bad_lines_send_nothing(tmp_path: Path) -> None:
+    """All bad lines are reported by number and no line is sent."""
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"question":"a"}\n{\n{"question":"b"}\n[]\n')
+    service = FakeService()
+    result = run(service, "batch", "submit", str(file), "--program", "qa")
+    assert (result.exit_code, service.requests) == (ExitCode.USAGE, [])
+    assert "2 bad line(s)" in result.stderr
+    assert "line 2: is not JSON" in result.stderr
+    assert "line 4: is not an object" in result.stderr
+
+
+def test_refused_items_are_named_by_the_lines_of_the_file(tmp_path: Path) -> None:
+    """The service counts items of a batch; the user hears lines of the file, and what was queued before."""
+    file = tmp_path / "x.jsonl"
+    file.write_text('\n{"program":"a","inputs":{}}\n\n{"program":"b","inputs":{}}\n{"program":"b","inputs":{}}\n')
+    service = FakeService()
+    refuse = refusing("invalid_input", errors=[{"line": 2, "param": "inputs.question", "detail": "missing"}])
+    result = run(lambda r: refuse(r) if r.url.params["program"] == "b" else service(r), "batch", "submit", str(file))
+    assert result.exit_code == ExitCode.REFUSED
+    assert "line 5, inputs.question: missing" in result.stderr
+    assert "queued before the lines of 'b' were not: batch_1" in result.stderr
+
+
+@pytest.mark.parametrize(("status", "code"), [("succeeded", ExitCode.OK), ("failed", ExitCode.FAILED)])
+def test_waiting_for_a_batch_ends_with_a_table_and_the_results(tmp_path: Path, status: str, code: int) -> None:
+    """--output waits, writes the results and exits 1 unless all jobs succeeded; progress goes to stderr."""
+    results = tmp_path / "out.csv"
+    service = FakeService(status=status, output={"answer": "=4"})
+    result = run(service, "batch", "submit", "-", "--program", "qa", "-o", str(results), input='{"question":"a"}\n')
+    assert result.exit_code == code
+    assert "batch_1" in result.stdout
+    assert "completed" in result.stdout
+    assert "'=4" in results.read_text()
+
+
+def test_results_are_json_lines_on_stdout() -> None:
+    """`batch results` writes data alone to stdout; the note for people goes to stderr."""
+    service = FakeService(output={"answer": "4"})
+    result = run(service, "batch", "results", "batch_1", "--status", "succeeded", "--input-order")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [service.job]
+    assert "1 results" in result.stderr
+    asked = [r.url.params for r in service.requests if r.url.path.endswith("/results")]
+    assert {(params["status"], params["order"]) for params in asked} == {("succeeded", "input")}
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (("batch", "get", "batch_1"), "batch_1"),
+        (("programs",), "[red]"),
+        (("get", "job_1"), "job_1"),
+    ],
+)
+def test_reading_commands_have_a_table_and_json(args: tuple[str, ...], text: str) -> None:
+    """Every reading command shows a table for people and, with --json, one document for programs."""
+    table, document = run(FakeService(), *args), run(FakeService(), *args, "--json")
+    assert (table.exit_code, document.exit_code) == (0, 0)
+    assert text in table.stdout
+    assert text in json.dumps(json.loads(document.stdout))
+
+
+@pytest.mark.parametrize("args", [("cancel", "job_1"), ("batch", "cancel", "batch_1")])
+def test_canceling_says_what_became_of_it(args: tuple[str, ...]) -> None:
+    """The message names the job or batch; --json gives it whole."""
+    result = run(FakeService(status="running"), *args)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert f"{args[-1]} is" in result.stderr
+    assert json.loads(run(FakeService(status="running"), *args, "--json").stdout)["id"] == args[-1]
+
+
+def test_the_help_lists_every_exit_code() -> None:
+    """Scripts can rely on what `dspy-jobs --help` says."""
+    text = run(FakeService(), "--help").stdout
+    assert set(MEANINGS) == set(ExitCode)
+    for code, meaning in MEANINGS.items():
+        assert f"{code.value:>3}  {meaning}" in text
+
+
+def test_version() -> None:
+    """`--version` needs neither a command nor a service."""
+    assert run(FakeService(), "--version").stdout == f"dspy-jobs {__version__}\n"
+
+
+def test_config_check_names_every_mistake(tmp_path: Path) -> None:
+    """A wrong file exits 2 with the path of each mistake; a right one exits 0."""
+    file = tmp_path / "dspy-jobs.toml"
+    file.write_text("colour = 1\n[api]\nport = -1\n")
+    result = run(FakeService(), "config", "check", str(file))
+    assert result.exit_code == ExitCode.USAGE
+    assert "colour" in result.stderr
+    assert "api.port" in result.stderr
+    file.write_text('[programs.qa]\nsignature = "question -> answer"\n')
+    result = run(FakeService(), "config", "check", str(file))
+    assert (result.exit_code, "1 programs" in result.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_config_show_keeps_secrets(tmp_path: Path, form: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords in addresses and values of secret names are not shown; all else is."""
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    file = tmp_path / "dspy-jobs.toml"
+    file.write_text(
+        'redis_url = "redis://user:hunter2@redis:6379/0"\ndefault_model = "m"\n'
+        '[models.m]\nmodel = "openai/x"\napi_key_env = "MY_KEY"\nbase_url = "http://x/v1?api_key=hunter2&a=b"\n'
+        'parameters = { api_key = "hunter2", max_tokens = 7, extra = [{ Authorization = "hunter2" }] }\n'
+    )
+    result = run(FakeService(), "config", "show", str(file), *form)
+    assert result.exit_code == 0
+    assert "hunter2" not in result.stdout
+    for shown in ("redis://user:[redacted]@redis:6379/0", "MY_KEY", "a=b", "7", "items_per_batch"):
+        assert shown in result.stdout
