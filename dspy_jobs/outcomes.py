@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
@@ -56,7 +57,14 @@ class Attempt:
 
 def rfc3339(ms: float | str) -> str:
     """Milliseconds since 1970 as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(int(ms) / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(int(ms), 1000)
+    return f"{_second(seconds)}.{rest:03}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    # Jobs of one moment are read together, and formatting a time is a good part of showing one.
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _outcome(job_id: str, state: str, result: Any, attempt: Attempt, version: str, **more: Any) -> bytes:

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 
 from dspy_jobs.states import Priority
 
-PositiveSeconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+#: A year at most: no job is meant to wait longer, and what is far larger Redis cannot count.
+PositiveSeconds = Annotated[float, Field(gt=0, le=31_536_000, strict=True, allow_inf_nan=False)]
 Label = Annotated[StrictStr, Field(min_length=1, max_length=256)]
 Metadata = Annotated[dict[StrictStr, StrictStr | StrictInt | float | StrictBool | None], Field(max_length=32)]
 Inputs = dict[StrictStr, Any]

@@ -1,0 +1,284 @@
+"""Batches: submit, read, list, cancel, pause, resume, retry."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+import orjson
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.admission import (
+    check_times,
+    encode,
+    find_model,
+    find_program,
+    read_submission,
+    refusal,
+    shared_record,
+)
+from api.answers import json_answer, tagged_answer
+from api.lines import LineSplitter
+from api.reading import (
+    JSON,
+    NDJSON,
+    bad_cursor,
+    choice,
+    chunks,
+    content_type,
+    page_size,
+    parse_object,
+    query,
+    wait_seconds,
+)
+from api.resources import Resources, resources_of
+from api.uploads import Upload
+from dspy_jobs import chores, names
+from dspy_jobs.ids import is_batch_id, new_batch_id
+from dspy_jobs.problems import fail
+from dspy_jobs.states import BatchStatus
+from dspy_jobs.store.operations import BatchHead, Lifetimes, cancel_batch, pause_batch, read_batch
+from dspy_jobs.store.records import StoredBatch
+from dspy_jobs.submissions import BatchSubmission
+from dspy_jobs.views import batch_view
+
+#: Seconds a change of a large batch is waited for; then it goes on beside the requests.
+_PATIENCE_SECONDS = 1.0
+
+#: Items checked before other requests get their turn.
+_BREATH = 500
+
+STATUSES = tuple(status.value for status in BatchStatus)
+#: The batch's own fields, which an NDJSON upload gives as query parameters.
+FIELDS = tuple(BatchSubmission.model_fields)
+_TEXTS = ("program", "model", "priority", "request_id")
+
+
+# ---- submit ----------------------------------------------------------------------------------------------------
+
+
+async def post_batch(request: Request) -> Response:
+    """Submit a batch, as JSON or as a stream of lines."""
+    resources = resources_of(request)
+    if content_type(request, (JSON, NDJSON)) == NDJSON:
+        batch_id = await _from_lines(request, resources)
+    else:
+        batch_id = await _from_json(request, resources)
+    batch = await find_batch(resources, batch_id)
+    seconds = wait_seconds(request, resources.settings.limits.wait_seconds)
+    if seconds:
+        batch = await _ended_within(resources, batch, seconds)
+    headers = {"location": f"/v1/batches/{batch.id}", **_headers(batch, seconds)}
+    return json_answer(_view(batch), 202, headers)
+
+
+async def _from_lines(request: Request, resources: Resources) -> str:
+    limits = resources.settings.limits
+    given = query(request, FIELDS)
+    upload, record = await _begin(request, resources, {name: _value(name, text) for name, text in given.items()})
+    splitter = LineSplitter(limits.item_bytes)
+    try:
+        async for chunk in chunks(request, limits.batch_bytes, "A batch"):
+            for number, line in splitter.feed(chunk):
+                upload.read_line(number, line)
+                await upload.stage_full()
+        for number, line in splitter.finish():
+            upload.read_line(number, line)
+        await upload.commit(record)
+    except BaseException:
+        await _discard(resources, upload)
+        raise
+    return await _release(resources, upload)
+
+
+def _value(name: str, text: str) -> Any:
+    """A batch's field as the query gives it: words as they are, everything else as JSON."""
+    if name in _TEXTS:
+        return text
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        mistake = {"param": name, "code": "invalid_parameter", "detail": "must be given as JSON"}
+        raise refusal("invalid_parameter", [mistake]) from None
+
+
+async def _from_json(request: Request, resources: Resources) -> str:
+    limit = resources.settings.limits.batch_bytes
+    query(request, ())
+    content = parse_object(b"".join([chunk async for chunk in chunks(request, limit, "A batch")]))
+    items = content.pop("items", None)
+    if type(items) is not list:
+        mistake = {"param": "items", "code": "invalid_request_body", "detail": "must be a list of items"}
+        raise refusal("invalid_request_body", [mistake])
+    upload, record = await _begin(request, resources, content)
+    try:
+        for number, item in enumerate(items, 1):
+            upload.read_item(number, item)
+            await upload.stage_full()
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+        await upload.commit(record)
+    except BaseException:
+        await _discard(resources, upload)
+        raise
+    return await _release(resources, upload)
+
+
+async def _begin(request: Request, resources: Resources, content: dict[str, Any]) -> tuple[Upload, bytes]:
+    """Check what all items share."""
+    settings = resources.settings
+    submission = read_submission(BatchSubmission, content)
+    check_times(settings, submission)
+    if submission.program is None:
+        detail = "is missing: the name of a program, see GET /v1/programs"
+        raise refusal("invalid_request_body", [{"param": "program", "code": "invalid_request_body", "detail": detail}])
+    program = await find_program(resources, submission.program)
+    model = find_model(settings, program, submission.model)
+    head = BatchHead(
+        id=new_batch_id(),
+        queue=names.queue(model),
+        step=submission.priority.step,
+        program=program.description.name,
+        model=model,
+        max_attempts=submission.max_attempts or settings.jobs.max_attempts,
+        lifetimes=Lifetimes.of(settings.jobs, submission.expires_in_seconds),
+    )
+    return Upload(resources, head, program), encode(shared_record(request, submission, program))
+
+
+async def _discard(resources: Resources, upload: Upload) -> None:
+    """Discard in a task of its own, so that it is done even if the caller has gone."""
+    await asyncio.wait({resources.start(_quietly(upload.discard()))})
+
+
+async def _quietly(work: Coroutine[Any, Any, Any]) -> None:
+    with suppress(RedisError):  # the housekeepers go on with it
+        await work
+
+
+async def _release(resources: Resources, upload: Upload) -> str:
+    # The batch is accepted by now, so a failure here is no failure of the request: the housekeepers go on.
+    plan = chores.release(upload.head.id, resources.settings.worker.chunk_size)
+    await asyncio.wait({resources.start(_quietly(resources.store.follow(plan)))}, timeout=_PATIENCE_SECONDS)
+    return upload.head.id
+
+
+# ---- read ------------------------------------------------------------------------------------------------------
+
+
+async def find_batch(resources: Resources, batch_id: str) -> StoredBatch:
+    """A batch as it is now.
+
+    Raises:
+        ProblemError: there never was one (404), or its retention is over (410).
+    """
+    batch = await resources.store.run(read_batch(batch_id)) if is_batch_id(batch_id) else None
+    if batch is None:
+        raise fail("not_found", f"There is no batch {batch_id!r}.")
+    if batch.request is None:
+        raise fail("gone", f"The retention of the batch {batch_id} is over.")
+    return batch
+
+
+async def get_batch(request: Request) -> Response:
+    """A batch; `Prefer: wait=N` holds the line until it has ended."""
+    resources = resources_of(request)
+    query(request, ())
+    batch = await find_batch(resources, request.path_params["batch_id"])
+    seconds = wait_seconds(request, resources.settings.limits.wait_seconds)
+    if seconds:
+        batch = await _ended_within(resources, batch, seconds)
+    return tagged_answer(request, _view(batch), _headers(batch, seconds))
+
+
+def _view(batch: StoredBatch) -> dict[str, Any]:
+    return batch_view(batch, time.time_ns() // 1_000_000)
+
+
+def _headers(batch: StoredBatch, seconds: int) -> dict[str, str]:
+    headers = {"preference-applied": f"wait={seconds}"} if seconds else {}
+    return headers if _has_ended(batch) else {**headers, "retry-after": "1"}
+
+
+def _has_ended(batch: StoredBatch) -> bool:
+    return batch.status == BatchStatus.ENDED
+
+
+async def _ended_within(resources: Resources, batch: StoredBatch, seconds: float) -> StoredBatch:
+    if _has_ended(batch):
+        return batch
+    read = partial(find_batch, resources, batch.id)
+    return await resources.room.wait(batch.id, seconds, read, _has_ended, batch)
+
+
+async def get_batches(request: Request) -> Response:
+    """The newest batches that fit."""
+    resources = resources_of(request)
+    given = query(request, ("status", "limit", "after"))
+    status, limit, after = choice(given, "status", STATUSES), page_size(given), given.get("after", "")
+    if after and not is_batch_id(after):
+        raise bad_cursor()
+    found: list[StoredBatch] = []
+    start = f"({after}" if after else "+"
+    while len(found) <= limit:
+        raw = await resources.store.redis.zrevrangebylex(names.BATCHES, start, "-", 0, limit + 1)
+        ids = [batch_id.decode() for batch_id in cast("list[bytes]", raw)]
+        read = [resources.store.run(read_batch(batch_id)) for batch_id in ids]
+        batches = [batch for batch in await asyncio.gather(*read) if batch is not None and batch.request is not None]
+        found += [batch for batch in batches if status in ("", batch.status)]
+        if len(ids) <= limit:
+            break
+        start = f"({ids[-1]}"
+    page = found[:limit]
+    following = page[-1].id if len(found) > limit else None
+    return json_answer({"data": [_view(b) for b in page], "has_more": following is not None, "next": following})
+
+
+# ---- change ----------------------------------------------------------------------------------------------------
+
+
+async def post_cancel(request: Request) -> Response:
+    """Cancel a batch: queued jobs at once, running ones by asking their workers."""
+    resources = resources_of(request)
+    query(request, ())
+    batch = await find_batch(resources, request.path_params["batch_id"])
+    before, position = await resources.store.run(cancel_batch(batch.id))
+    if before == BatchStatus.ENDED:
+        raise _conflict("ended", "canceled")
+    if position >= 0:
+        rest = resources.start(_quietly(resources.store.follow(chores.cancel(batch.id))))
+        await asyncio.wait({rest}, timeout=_PATIENCE_SECONDS)
+    return json_answer(_view(await find_batch(resources, batch.id)), 202)
+
+
+def _conflict(status: str, wanted: str) -> Exception:
+    return fail("conflict", f"The batch is {status}; it can no longer be {wanted}.")
+
+
+async def post_pause(request: Request) -> Response:
+    """Pause a batch: running jobs finish, no further one starts."""
+    resources = resources_of(request)
+    query(request, ())
+    batch = await find_batch(resources, request.path_params["batch_id"])
+    before = await resources.store.run(pause_batch(batch.id))
+    if before in (BatchStatus.CANCELING, BatchStatus.ENDED):
+        raise _conflict(before, "paused")
+    return json_answer(_view(await find_batch(resources, batch.id)))
+
+
+async def post_resume(request: Request) -> Response:
+    """Resume a paused batch."""
+    resources = resources_of(request)
+    query(request, ())
+    batch = await find_batch(resources, request.path_params["batch_id"])
+    if batch.status in (BatchStatus.CANCELING, BatchStatus.ENDED):
+        raise _conflict(batch.status, "resumed")
+    plan = chores.resume(batch.id, resources.settings.worker.chunk_size)
+    await asyncio.wait({resources.start(_quietly(resources.store.follow(plan)))}, timeout=_PATIENCE_SECONDS)
+    return json_answer(_view(await find_batch(resources, batch.id)))

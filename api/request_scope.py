@@ -1,0 +1,65 @@
+"""Around every request: its id, its log line, and the answer when something unforeseen happens."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.answers import problem_answer
+from dspy_jobs.problems import problem
+
+_SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+_log = structlog.get_logger("api")
+
+
+class RequestScope:
+    """ASGI middleware. Puts `request_id` into the scope."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _given_id(scope) or b"req_" + secrets.token_hex(12).encode()
+        scope["request_id"] = request_id.decode()
+        structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
+        began, status = time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            pass
+        # Whatever was not foreseen: the caller gets a problem, the log the place, nobody a stack trace. An answer
+        # already begun is cut off by returning, so that nobody takes a part for the whole.
+        except Exception:  # noqa: BLE001
+            _log.exception("request_failed")
+            if not status:
+                await problem_answer(scope, _UNEXPECTED)(scope, receive, send_with_id)
+        # Polls and probes that went well would bury the rest, and cost a fifth of a poll.
+        log = _log.debug if scope["method"] == "GET" and 0 < status < 400 else _log.info
+        seconds = round(time.perf_counter() - began, 4)
+        log("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+
+
+_UNEXPECTED = problem("unexpected", "The service met something unforeseen; its log has the request_id.")
+
+
+def _given_id(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value if _SANE_ID.match(value) else None
+    return None

@@ -1,0 +1,68 @@
+"""What the process holds while it runs, opened at its start and closed at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+
+from api import housekeeping
+from api.capacity import Capacity
+from api.catalogue import Catalogue
+from api.job_reader import JobReader
+from api.waiting_room import WaitingRoom
+from dspy_jobs.redis_url import redis_url
+from dspy_jobs.settings import Settings
+from dspy_jobs.store import AsyncStore, connect_async
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Everything a handler needs."""
+
+    settings: Settings
+    store: AsyncStore
+    catalogue: Catalogue
+    capacity: Capacity
+    jobs: JobReader
+    room: WaitingRoom
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Do something beside requests; it is not lost when its request is."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    """Connect to Redis (it need not be there yet) and start what runs beside requests."""
+    url = redis_url(settings)
+    store = AsyncStore(connect_async(url))
+    catalogue = Catalogue(store)
+    room = WaitingRoom(connect_async(url), catalogue.expire)
+    resources = Resources(settings, store, catalogue, Capacity(store), JobReader(store), room)
+    resources.start(room.listen())
+    resources.start(housekeeping.keep_house(store, settings))
+    try:
+        yield resources
+    finally:
+        room.close()
+        for task in list(resources.tasks):
+            task.cancel()
+        await asyncio.gather(*resources.tasks, return_exceptions=True)
+        await store.close()
+        await room.disconnect()
+
+
+def resources_of(request: Request) -> Resources:
+    """The resources of the application a request came to."""
+    resources = request.app.state.resources
+    assert isinstance(resources, Resources)
+    return resources

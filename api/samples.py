@@ -1,0 +1,138 @@
+"""Examples of the OpenAPI document, made by the code that makes the answers, so that they cannot drift apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from dspy_jobs import __version__
+from dspy_jobs.problems import problem
+from dspy_jobs.settings import LimitSettings
+from dspy_jobs.store.records import StoredBatch, StoredJob
+from dspy_jobs.views import batch_view, job_result, job_view
+
+_JOB_ID = "job_01jd3v5k8e2m4n6p8q0r2s4t6v"
+_BATCH_ID = "batch_01jd3v5k8e2m4n6p8q0r2s4t6w"
+_NOW = 1_732_100_000_000
+_REQUEST = {"program_version": "3f9a1c", "request_id": "req_01jd3v5k8e2m4n6p8q0r2s4t6x"}
+_FIELDS = {
+    "status": "queued", "program": "qa", "model": "fast", "attempt": "0", "created_at": str(_NOW),
+    "expires_at": str(_NOW + 86_400_000),
+}  # fmt: skip
+_USAGE = {"input_tokens": 120, "output_tokens": 9, "calls": 1, "source": "provider"}
+_ATTEMPT = {
+    "number": 1, "model": "fast", "started_at": _NOW + 40, "ended_at": _NOW + 900, "usage": _USAGE,
+    "cost_usd": 0.0000156,
+}  # fmt: skip
+
+SUBMISSION = {
+    "program": "qa",
+    "inputs": {"question": "What is the capital of France?"},
+    "metadata": {"team": "docs"},
+}
+SHORT_SUBMISSION = {"model": "fast", "input": "What is 2+2?"}
+_ITEMS: list[dict[str, Any]] = [
+    {"custom_id": "row-1", "inputs": {"question": "What is the capital of France?"}},
+    {"custom_id": "row-2", "inputs": {"question": "Who wrote Faust?"}},
+]
+BATCH_SUBMISSION = {"program": "qa", "model": "fast", "items": _ITEMS}
+LINES = "".join(orjson.dumps(item).decode() + "\n" for item in _ITEMS)
+RETRY = {"status": "failed"}
+
+
+def _job(status: str, outcome: dict[str, Any] | None = None, **fields: Any) -> StoredJob:
+    metadata = {"metadata": SUBMISSION["metadata"]}
+    given = {name: str(value) for name, value in fields.items()}
+    return StoredJob(
+        _JOB_ID, {**_FIELDS, "status": status, **given}, {**_REQUEST, **metadata}, outcome, [], None, 1, False
+    )
+
+
+_OUTCOME = {"result": {"answer": "Paris"}, "attempt": _ATTEMPT, "cache": "miss", "program_version": "3f9a1c"}
+_ENDED = _job("succeeded", _OUTCOME, attempt=1, started_at=_NOW + 40, ended_at=_NOW + 900)
+_CANCELED = {"problem": problem("canceled", "The job was canceled before it ended.").model_dump(exclude_none=True)}
+
+QUEUED_JOB = job_view(_job("queued"))
+RUNNING_JOB = job_view(_job("running", attempt=1, started_at=_NOW + 40, attempt_at=_NOW + 40))
+ENDED_JOB = job_view(_ENDED)
+CANCELED_JOB = job_view(_job("canceled", _CANCELED, ended_at=_NOW + 900))
+JOBS = {"data": [ENDED_JOB], "has_more": False, "next": None}
+RESULTS = orjson.dumps(job_result(_ENDED)).decode() + "\n"
+
+
+def _batch(**fields: Any) -> dict[str, Any]:
+    numbers = {
+        "total": 2,
+        "queued": 1,
+        "succeeded": 1,
+        "calls": 1,
+        "input_tokens": 120,
+        "output_tokens": 9,
+        "cost": 15_600,
+    }
+    times = {
+        "created_at": _NOW,
+        "retention": 604_800_000,
+        "tombstone": 2_592_000_000,
+        "lifetime": 3_283_200_000,
+    }
+    known = {"status": "in_progress", "program": "qa", "model": "fast", **numbers, **times, **fields}
+    return batch_view(
+        StoredBatch(_BATCH_ID, {name: str(value) for name, value in known.items()}, _REQUEST, 1, 1),
+        _NOW + 1000,
+    )
+
+
+BATCH = _batch()
+PAUSED_BATCH = _batch(status="paused")
+CANCELING_BATCH = _batch(status="canceling")
+BATCHES = {"data": [BATCH], "has_more": False, "next": None}
+
+PROGRAM = {
+    "object": "program", "name": "qa", "version": "3f9a1c", "model": "fast", "description": "Answers a question.",
+    "variants": {},
+    "input_schema": {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]},
+    "output_schema": {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]},
+}  # fmt: skip
+QUEUE = {
+    "object": "queue", "name": "dspy.fast", "model": "fast", "queued": 12, "running": 128, "oldest_wait_seconds": 0.8,
+    "gate": {"open": True, "reason": None, "until": None}, "workers": 1,
+}  # fmt: skip
+LIMITS = {
+    **LimitSettings().model_dump(), "timeout_seconds": 300, "max_timeout_seconds": 3600, "expires_in_seconds": 86400,
+    "max_attempts": 5, "retention_seconds": 604800, "tombstone_seconds": 2592000,
+}  # fmt: skip
+HEALTH = {"status": "ok", "version": __version__}
+
+
+def problem_sample(code: str, path: str) -> dict[str, Any]:
+    """A problem of a code, as answered at a path."""
+    sample = problem(code, _DETAILS.get(code, "What went wrong, and what to do about it.")).model_dump(
+        exclude_none=True
+    )
+    return {**sample, "instance": path, "request_id": _REQUEST["request_id"], **_MORE.get(code, {})}
+
+
+_DETAILS = {
+    "invalid_parameter": "limit must be a whole number from 1 to 100.",
+    "malformed_body": "The body is not valid JSON: unexpected end of data: line 1 column 12 (char 11).",
+    "invalid_request_body": "webhok: there is no field 'webhok'",
+    "invalid_input": 'inputs.question: "question" is a required property',
+    "unknown_program": "There is no program 'q'; there are: qa.",
+    "unknown_model": "There is no model 'x'; there are: fast.",
+    "not_found": "There is no job 'job_x'.",
+    "gone": "The job was erased or its retention is over.",
+    "conflict": "Its present state does not allow this.",
+    "payload_too_large": "A job may have 1000000 bytes at most; see GET /v1/limits.",
+    "unsupported_media_type": "Send application/json, not 'text/plain'.",
+    "queue_full": "200000 jobs are queued and 200000 are allowed; try again when some have run.",
+    "unavailable": "Redis cannot be reached; nothing was lost, try again shortly.",
+}
+_MORE: dict[str, dict[str, Any]] = {
+    code: {"errors": [{"param": param, "code": code, "detail": _DETAILS[code]}]}
+    for code, param in {
+        "invalid_parameter": "limit", "invalid_request_body": "webhok", "invalid_input": "inputs.question",
+        "unknown_program": "program", "unknown_model": "model",
+    }.items()
+}  # fmt: skip

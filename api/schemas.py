@@ -1,0 +1,278 @@
+"""What answers look like, for the OpenAPI document. The answers themselves are built as bytes, without these models."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dspy_jobs.states import BatchStatus, EndedReason, JobStatus, WaitReason
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Mistake(BaseModel):
+    """One thing that is wrong with a request."""
+
+    param: str | None = Field(None, description="Path of the field or name of the query parameter.")
+    code: str
+    detail: str
+    line: int | None = Field(None, description="Line of an upload, or number of an item, from 1.")
+    custom_id: str | None = None
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(description="Address of the problem's description.")
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str = Field(description="Stable; branch on this.")
+    retryable: bool = Field(description="Whether the same request may succeed later.")
+    request_id: str | None
+    errors: list[Mistake] | None = Field(None, description="The first 100 mistakes of the request.")
+    error_count: int | None = Field(None, description="All mistakes of an upload.")
+    job_id: str | None = Field(None, description="The job that failed, of `POST /v1/predict`.")
+
+
+class AttemptError(BaseModel):
+    """Why an attempt failed."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retryable: bool
+
+
+class Attempt(_Answer):
+    """One try of a job."""
+
+    number: int
+    model: str
+    started_at: datetime
+    ended_at: datetime | None = Field(description="Null while it runs.")
+    error: AttemptError | None = None
+
+
+class Usage(_Answer):
+    """Tokens and calls of all attempts; null where unknown."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    calls: int | None
+    source: Literal["provider", "estimated"] | None
+
+
+class JobUrls(_Answer):
+    """Where to go on with a job."""
+
+    get: str
+    cancel: str
+    retry: str
+
+
+class JobResult(_Answer):
+    """A job as a line of a batch's results."""
+
+    id: str
+    object: Literal["job"]
+    status: JobStatus
+    program: str
+    program_version: str | None
+    model: str
+    variant: str | None
+    batch_id: str | None
+    custom_id: str | None
+    request_id: str | None
+    attempt: int = Field(description="Number of the last attempt; 0 before the first.")
+    attempts: list[Attempt]
+    wait_reason: WaitReason | None = None
+    until: datetime | None = Field(None, description="When the reason to wait ends, where that is known.")
+    behind: int | None = Field(None, description="Jobs that go before it.")
+    output: dict[str, Any] | None = Field(None, description="The program's output fields.")
+    error: Problem | None = None
+    cache: Literal["hit", "miss", "coalesced", "bypass"] | None
+    usage: Usage | None = Field(description="Null until the job has ended.")
+    cost_usd: float | None = Field(description="Of all attempts; null until the job has ended and where unknown.")
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    expires_at: datetime | None = Field(description="By when it must start; null once it has.")
+    metadata: dict[str, str | float | bool | None] | None
+
+
+class Job(JobResult):
+    """One request to run one program once."""
+
+    urls: JobUrls
+
+
+class JobList(_Answer):
+    """A page of jobs, newest first."""
+
+    data: list[Job]
+    has_more: bool
+    next: str | None = Field(description="`after` of the next page.")
+
+
+class Counts(_Answer):
+    """Jobs of a batch by status; all but `cached` add up to `total`."""
+
+    total: int
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    canceled: int
+    expired: int
+    cached: int
+
+
+class BatchUsage(_Answer):
+    """Tokens and calls of a batch so far."""
+
+    input_tokens: int
+    output_tokens: int
+    calls: int
+
+
+class BatchUrls(_Answer):
+    """Where to go on with a batch."""
+
+    get: str
+    results: str
+    cancel: str
+    pause: str
+    resume: str
+    retry: str
+
+
+class Batch(_Answer):
+    """Many jobs followed together."""
+
+    id: str
+    object: Literal["batch"]
+    status: BatchStatus
+    ended_reason: EndedReason | None = None
+    program: str
+    program_version: str | None
+    model: str
+    counts: Counts
+    usage: BatchUsage
+    cost_usd: float | None = Field(description="So far; null where a price is unknown.")
+    created_at: datetime
+    ended_at: datetime | None
+    expires_at: datetime | None = Field(description="By when its jobs must have started; null once it has ended.")
+    eta_seconds: float | None = Field(description="At its mean pace so far; null while there is none.")
+    wait_reason: WaitReason | None = None
+    metadata: dict[str, str | float | bool | None] | None
+    request_id: str | None
+    urls: BatchUrls
+
+
+class BatchList(_Answer):
+    """A page of batches, newest first."""
+
+    data: list[Batch]
+    has_more: bool
+    next: str | None = Field(description="`after` of the next page.")
+
+
+class Requeued(_Answer):
+    """How many jobs were queued again."""
+
+    requeued: int
+
+
+class Program(_Answer):
+    """A DSPy program with a name."""
+
+    object: Literal["program"]
+    name: str
+    version: str
+    model: str = Field(description="Model used when a submission names none.")
+    description: str | None
+    variants: dict[str, float]
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+
+
+class ProgramList(_Answer):
+    """Every program a worker has described."""
+
+    data: list[Program]
+
+
+class Gate(_Answer):
+    """Whether a queue's jobs may start."""
+
+    open: bool
+    reason: WaitReason | None
+    until: datetime | None
+
+
+class Queue(_Answer):
+    """The queue of a model."""
+
+    object: Literal["queue"]
+    name: str
+    model: str
+    queued: int
+    running: int
+    oldest_wait_seconds: float | None
+    gate: Gate
+    workers: int = Field(description="Live worker processes that consume it.")
+
+
+class QueueList(_Answer):
+    """Every queue."""
+
+    data: list[Queue]
+
+
+class Limits(BaseModel):
+    """Every limit, as configured."""
+
+    items_per_batch: int
+    batch_bytes: int
+    item_bytes: int
+    result_bytes: int
+    wait_seconds: int
+    queued_jobs: int
+    timeout_seconds: float
+    max_timeout_seconds: float
+    expires_in_seconds: float
+    max_attempts: int
+    retention_seconds: float
+    tombstone_seconds: float
+
+
+class Health(BaseModel):
+    """The process is well."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class Root(_Answer):
+    """Where to go from here."""
+
+    name: str
+    version: str
+    links: dict[str, str]
+
+
+class ProblemCode(_Answer):
+    """What a problem's code means."""
+
+    code: str
+    title: str
+    status: int
+    retryable: bool

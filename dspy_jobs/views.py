@@ -1,0 +1,217 @@
+"""What HTTP shows of a job and of a batch: pure functions from what the store holds to the members a caller reads.
+
+Chosen where the contract leaves room: `usage` and `cost_usd` of a job count every attempt, for every attempt is paid
+for; they are null until the job has ended and where any part is unknown. `expires_at` is the time by which a job must
+start, null once it has; of a batch the time by which all its jobs must, null once it has ended. A batch's `cost_usd`
+is null as soon as one attempt of it has no known price.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dspy_jobs.outcomes import rfc3339
+from dspy_jobs.states import BatchStatus, JobStatus, WaitReason
+from dspy_jobs.store.records import StoredBatch, StoredJob
+
+#: Members of a batch's `counts` that add up to its `total`.
+COUNTED = tuple(status.value for status in JobStatus)
+
+
+def _time(ms: str | None) -> str | None:
+    return rfc3339(ms) if ms else None
+
+
+def job_view(job: StoredJob) -> dict[str, Any]:
+    """A job as `GET /v1/jobs/{id}` shows it. It must not be gone."""
+    view = job_result(job)
+    view["urls"] = job_urls(job.id)
+    return view
+
+
+def job_urls(job_id: str) -> dict[str, str]:
+    """Where to go on with a job."""
+    path = f"/v1/jobs/{job_id}"
+    return {"get": path, "cancel": f"{path}/cancel", "retry": f"{path}/retry"}
+
+
+def job_result(job: StoredJob) -> dict[str, Any]:
+    """A job as a batch's result line shows it."""
+    fields, request, outcome = job.fields, job.request or {}, job.outcome or {}
+    attempts = _attempts(job)
+    started = fields.get("started_at")
+    view: dict[str, Any] = {
+        "id": job.id,
+        "object": "job",
+        "status": fields["status"],
+        "program": fields["program"],
+        "program_version": outcome.get("program_version") or request.get("program_version"),
+        "model": fields["model"],
+        "variant": fields.get("variant"),
+        "batch_id": fields.get("batch") or None,
+        "custom_id": request.get("custom_id"),
+        "request_id": request.get("request_id"),
+        "attempt": int(fields["attempt"]),
+        "attempts": [_attempt_view(attempt) for attempt in attempts],
+        **_ending(job, outcome, request),
+        "cache": outcome.get("cache"),
+        "usage": _usage(attempts) if outcome else None,
+        "cost_usd": _cost(attempts) if outcome else None,
+        "created_at": rfc3339(fields["created_at"]),
+        "started_at": _time(started),
+        "ended_at": _time(fields.get("ended_at")),
+        "expires_at": None if started else _time(fields.get("expires_at")),
+        "metadata": request.get("metadata"),
+    }
+    return view
+
+
+def _ending(job: StoredJob, outcome: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    """The members that depend on the status: why it waits, its output, or its error."""
+    status = job.status
+    if status == JobStatus.QUEUED:
+        return _wait(job)
+    if status == JobStatus.SUCCEEDED:
+        return {"output": outcome.get("result")}
+    if "problem" in outcome:
+        place = {"instance": f"/v1/jobs/{job.id}", "request_id": request.get("request_id")}
+        return {"error": {**outcome["problem"], **place}}
+    return {}
+
+
+def _wait(job: StoredJob) -> dict[str, Any]:
+    """Why a queued job does not run, the time it will be looked at again, and how many go before it."""
+    fields = job.fields
+    if reason := fields.get("wait"):
+        until = fields.get("until")
+        return {"wait_reason": reason, **({"until": rfc3339(until)} if until else {})}
+    if job.paused:
+        return {"wait_reason": WaitReason.PAUSED.value}
+    if job.workers == 0:
+        return {"wait_reason": WaitReason.NO_WORKERS.value}
+    if job.rank:
+        return {"wait_reason": WaitReason.BEHIND_N_JOBS.value, "behind": job.rank}
+    return {}
+
+
+def _attempts(job: StoredJob) -> list[dict[str, Any]]:
+    """Every attempt in order: those that did not end the job, the one that did, or the one under way."""
+    attempts = list(job.attempts)
+    last = (job.outcome or {}).get("attempt")
+    if last:
+        attempts.append(last)
+    if job.status == JobStatus.RUNNING:
+        fields = job.fields
+        attempts.append(
+            {"number": int(fields["attempt"]), "model": fields["model"], "started_at": fields["attempt_at"]}
+        )
+    return attempts
+
+
+def _attempt_view(attempt: dict[str, Any]) -> dict[str, Any]:
+    ended = attempt.get("ended_at")
+    view = {
+        "number": attempt["number"],
+        "model": attempt["model"],
+        "started_at": rfc3339(attempt["started_at"]),
+        "ended_at": None if ended is None else rfc3339(ended),
+    }
+    if "error" in attempt:
+        view["error"] = attempt["error"]
+    return view
+
+
+def _total(values: list[Any]) -> Any:
+    """Their sum, or None where one is unknown."""
+    return None if None in values else sum(values)
+
+
+def _usage(attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    parts = [attempt.get("usage") or _UNKNOWN_USAGE for attempt in attempts]
+    sources = [part.get("source") for part in parts]
+    usage = {name: _total([part.get(name) for part in parts]) for name in ("input_tokens", "output_tokens", "calls")}
+    usage["source"] = "estimated" if "estimated" in sources else "provider" if sources else None
+    return usage
+
+
+#: An attempt whose worker was lost told nobody what it used.
+_UNKNOWN_USAGE: dict[str, Any] = {"input_tokens": None, "output_tokens": None, "calls": None, "source": None}
+
+
+def _cost(attempts: list[dict[str, Any]]) -> float | None:
+    total = _total([attempt.get("cost_usd") for attempt in attempts])
+    # Sums of decimal fractions drift; costs are kept in nano-dollars.
+    return None if total is None else round(total, 9)
+
+
+def retry_after(job: StoredJob, now_ms: int) -> int:
+    """Seconds after which asking again may show something new."""
+    until = job.fields.get("until")
+    if until is None:
+        return 1
+    return max(1, min(60, math.ceil((int(until) - now_ms) / 1000)))
+
+
+def batch_view(batch: StoredBatch, now_ms: int) -> dict[str, Any]:
+    """A batch as `GET /v1/batches/{id}` shows it. It must not be gone."""
+    fields, request = batch.fields, batch.request or {}
+    counts = {name: int(fields.get(name, 0)) for name in ("total", *COUNTED, "cached")}
+    view: dict[str, Any] = {
+        "id": batch.id,
+        "object": "batch",
+        "status": fields["status"],
+        "program": fields["program"],
+        "program_version": request.get("program_version"),
+        "model": fields["model"],
+        "counts": counts,
+        "usage": {name: int(fields.get(name, 0)) for name in ("input_tokens", "output_tokens", "calls")},
+        "cost_usd": None if int(fields.get("unpriced", 0)) else int(fields.get("cost", 0)) / 1e9,
+        "created_at": rfc3339(fields["created_at"]),
+        "ended_at": _time(fields.get("ended_at")),
+        "expires_at": _must_start_by(fields),
+        "eta_seconds": _eta(batch, counts, now_ms),
+        "metadata": request.get("metadata"),
+        "request_id": request.get("request_id"),
+        "urls": batch_urls(batch.id),
+    }
+    if "ended_reason" in fields:
+        view["ended_reason"] = fields["ended_reason"]
+    if reason := _batch_wait(batch, counts):
+        view["wait_reason"] = reason
+    return view
+
+
+def _must_start_by(fields: dict[str, str]) -> str | None:
+    """The time by which its jobs must have started; its lifetime is that time, retention and tombstone."""
+    if "ended_at" in fields:
+        return None
+    times = (int(fields[name]) for name in ("retention", "tombstone"))
+    return rfc3339(int(fields["created_at"]) + int(fields["lifetime"]) - sum(times))
+
+
+def batch_urls(batch_id: str) -> dict[str, str]:
+    """Where to go on with a batch."""
+    path = f"/v1/batches/{batch_id}"
+    moves = {name: f"{path}/{name}" for name in ("results", "cancel", "pause", "resume", "retry")}
+    return {"get": path, **moves}
+
+
+def _eta(batch: StoredBatch, counts: dict[str, int], now_ms: int) -> float | None:
+    """Seconds until the batch ends if it goes on at its mean pace; None while there is none."""
+    if batch.status == BatchStatus.ENDED:
+        return 0.0
+    left = counts["queued"] + counts["running"]
+    done = counts["total"] - left
+    if batch.status == BatchStatus.PAUSED or done == 0:
+        return None
+    elapsed = max(0, now_ms - int(batch.fields["created_at"])) / 1000
+    return round(left * elapsed / done, 1)
+
+
+def _batch_wait(batch: StoredBatch, counts: dict[str, int]) -> str | None:
+    if batch.status == BatchStatus.PAUSED:
+        return WaitReason.PAUSED.value
+    if batch.status == BatchStatus.IN_PROGRESS and counts["queued"] and batch.workers == 0:
+        return WaitReason.NO_WORKERS.value
+    return None

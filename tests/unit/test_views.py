@@ -1,0 +1,139 @@
+"""What HTTP shows of a stored job and batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dspy_jobs.problems import problem
+from dspy_jobs.store.records import StoredBatch, StoredJob
+from dspy_jobs.views import batch_view, job_result, job_view, retry_after
+
+NOW = 1_700_000_000_000
+FIELDS = {
+    "status": "queued", "program": "qa", "model": "fast", "attempt": "0", "created_at": str(NOW), "batch": "",
+    "expires_at": str(NOW + 1000),
+}  # fmt: skip
+REQUEST = {"inputs": {"q": "secret"}, "program_version": "v1", "request_id": "r", "custom_id": "c"}
+
+
+def job(rank: int | None = None, workers: int = 1, paused: bool = False, **more: Any) -> StoredJob:
+    """A stored job that is queued unless told otherwise."""
+    attempts, outcome = more.pop("attempts", []), more.pop("outcome", None)
+    fields = {**FIELDS, **{name: str(value) for name, value in more.items()}}
+    return StoredJob("job_1", fields, REQUEST, outcome, attempts, rank, workers, paused)
+
+
+def attempt(number: int, cost: float | None = 0.1, tokens: int | None = 3, **more: Any) -> dict[str, Any]:
+    """A stored attempt."""
+    usage = {"input_tokens": tokens, "output_tokens": 1, "calls": 1, "source": "provider"}
+    times = {"started_at": NOW, "ended_at": NOW + 5}
+    return {"number": number, "model": "fast", **times, "usage": usage, "cost_usd": cost, **more}
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        (job(), {}),
+        (job(rank=0), {}),
+        (job(rank=3), {"wait_reason": "behind_n_jobs", "behind": 3}),
+        (job(workers=0, rank=3), {"wait_reason": "no_workers"}),
+        (job(workers=0, paused=True), {"wait_reason": "paused"}),
+        (
+            job(paused=True, wait="retry_scheduled", until=NOW),
+            {"wait_reason": "retry_scheduled", "until": "2023-11-14T22:13:20.000Z"},
+        ),
+        (job(wait="worker_lost"), {"wait_reason": "worker_lost"}),
+        (job(status="running", workers=0, attempt_at=NOW), {}),
+    ],
+)
+def test_a_waiting_job_says_why(stored: StoredJob, shown: dict[str, Any]) -> None:
+    """The record's own reason comes first, then the batch, the workers and the line before it."""
+    view = job_view(stored)
+    assert {name: view[name] for name in ("wait_reason", "until", "behind") if name in view} == shown
+
+
+def test_a_job_shows_every_attempt_and_what_all_cost() -> None:
+    """Attempts before, the last one, and sums over all of them."""
+    error = problem("server", "down").model_dump(exclude_none=True)
+    outcome = {"result": {"a": 1}, "attempt": attempt(2), "cache": "miss", "program_version": "v2"}
+    view = job_view(
+        job(
+            status="succeeded",
+            attempt=2,
+            started_at=NOW,
+            ended_at=NOW,
+            outcome=outcome,
+            attempts=[attempt(1, error=error)],
+        )
+    )
+    assert [(a["number"], "error" in a) for a in view["attempts"]] == [(1, True), (2, False)]
+    assert (view["usage"]["input_tokens"], view["usage"]["calls"], view["cost_usd"]) == (6, 2, 0.2)
+    assert (view["output"], view["program_version"], view["expires_at"]) == ({"a": 1}, "v2", None)
+    assert "inputs" not in view
+
+
+def test_a_running_attempt_has_no_end() -> None:
+    """The attempt under way is shown with a null end; usage and cost are not yet known."""
+    view = job_view(job(status="running", attempt=1, attempt_at=NOW, started_at=NOW))
+    assert [(a["number"], a["ended_at"]) for a in view["attempts"]] == [(1, None)]
+    assert (view["usage"], view["cost_usd"]) == (None, None)
+
+
+@pytest.mark.parametrize(("cost", "tokens"), [(None, 3), (0.1, None)])
+def test_unknown_is_null_and_never_zero(cost: float | None, tokens: int | None) -> None:
+    """One attempt of unknown price or usage makes the sum unknown."""
+    outcome = {"result": {}, "attempt": attempt(2)}
+    view = job_view(job(status="succeeded", outcome=outcome, attempts=[attempt(1, cost, tokens)]))
+    assert (view["cost_usd"] is None) is (cost is None)
+    assert (view["usage"]["input_tokens"] is None) is (tokens is None)
+
+
+def test_a_failed_job_carries_its_problem() -> None:
+    """The stored problem with where and under which request it happened; a result line has no urls."""
+    outcome = {"problem": problem("timeout", "too slow").model_dump(exclude_none=True), "attempt": attempt(1)}
+    line = job_result(job(status="failed", outcome=outcome))
+    assert (line["error"]["code"], line["error"]["instance"], line["error"]["request_id"]) == (
+        "timeout",
+        "/v1/jobs/job_1",
+        "r",
+    )
+    assert "urls" not in line
+    assert "output" not in line
+
+
+@pytest.mark.parametrize(("until", "seconds"), [(None, 1), (NOW - 5, 1), (NOW + 2500, 3), (NOW + 10**7, 60)])
+def test_asking_again_follows_the_wait(until: int | None, seconds: int) -> None:
+    """Retry-After is the time left, between a second and a minute."""
+    stored = job() if until is None else job(wait="retry_scheduled", until=until)
+    assert retry_after(stored, NOW) == seconds
+
+
+def batch(workers: int = 1, **more: Any) -> dict[str, Any]:
+    """The view, ten seconds after it was made, of a batch half done."""
+    fields = {
+        "status": "in_progress", "program": "qa", "model": "fast", "total": 4, "queued": 2, "succeeded": 2,
+        "created_at": NOW, "retention": 5, "tombstone": 7, "lifetime": 1012, **more,
+    }  # fmt: skip
+    stored = StoredBatch("batch_1", {name: str(value) for name, value in fields.items()}, REQUEST, 2, workers)
+    return batch_view(stored, NOW + 10_000)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, {"eta_seconds": 10.0, "wait_reason": None, "cost_usd": 0.0, "expires_at": "2023-11-14T22:13:21.000Z"}),
+        ({"workers": 0}, {"wait_reason": "no_workers"}),
+        ({"status": "paused"}, {"eta_seconds": None, "wait_reason": "paused"}),
+        ({"succeeded": 0, "queued": 4}, {"eta_seconds": None}),
+        ({"cost": 1500}, {"cost_usd": 0.0000015}),
+        ({"cost": 1500, "unpriced": 1}, {"cost_usd": None}),
+        ({"status": "ended", "queued": 0, "succeeded": 4, "ended_reason": "completed", "ended_at": NOW},
+         {"eta_seconds": 0.0, "ended_reason": "completed", "expires_at": None, "wait_reason": None}),
+    ],
+)  # fmt: skip
+def test_a_batch_says_how_far_it_is(more: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Time to go, reason to wait, cost, and end."""
+    view = batch(**more)
+    assert {name: view.get(name) for name in expected} == expected
