@@ -1,0 +1,67 @@
+"""What `dspy-jobs up` does: the stack in this terminal, and where to find everything."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import orjson
+import structlog
+
+from dspy_jobs.logs import configure_logging
+from dspy_jobs.settings import Settings
+from dspy_jobs.stack.inherited import inherited_environ
+from dspy_jobs.stack.launch import run_stack
+from dspy_jobs.stack.output import to_terminal
+from dspy_jobs.stack.parts import Part, api_url, flower_url, parts_of, sandbox_url
+from dspy_jobs.stack.ports import check_ports, load_with_ports
+from dspy_jobs.stack.refusals import PartDied
+
+log = structlog.get_logger("stack")
+
+
+def serve(workers: int, flower: bool) -> int:
+    """Run the stack until it is told to stop; answers the exit code.
+
+    Raises:
+        ConfigurationError: the configuration is wrong.
+        CannotStart: a port or the data folder is in use, or there is no Redis.
+    """
+    began = time.monotonic()
+    settings = load_with_ports(inherited_environ())
+    parts = parts_of(settings, workers, flower)
+    check_ports(settings, parts)
+    configure_logging(settings, "stack")
+
+    async def welcome_and_wait() -> int:
+        addresses = _addresses(settings, parts)
+        log.info("ready", seconds=round(time.monotonic() - began, 1), **addresses)
+        if settings.log_format == "console":
+            print(_welcome(settings, addresses), flush=True)
+        await asyncio.Event().wait()
+        return 0
+
+    try:
+        return run_stack(settings, parts, to_terminal, welcome_and_wait) or 0
+    except PartDied as death:
+        log.error("stack_failed", reason=str(death))
+        return 1
+
+
+def _addresses(settings: Settings, parts: list[Part]) -> dict[str, str | Path]:
+    running = {part.name for part in parts}
+    return {
+        "api": api_url(settings),
+        "docs": f"{api_url(settings)}/docs",
+        **({"flower": flower_url(settings)} if "flower" in running else {}),
+        **({"sandbox": sandbox_url(settings)} if "sandbox" in running else {}),
+        "data": settings.data_dir,
+    }
+
+
+def _welcome(settings: Settings, addresses: dict[str, str | Path]) -> str:
+    lines = [f"  {name:<8} {address}" for name, address in addresses.items()]
+    body = orjson.dumps({"model": settings.default_model, "input": "Why is the sky blue?"}).decode()
+    request = f"curl -H 'Content-Type: application/json' {api_url(settings)}/v1/predict -d '{body}'"
+    return "\n".join(["", *lines, "", "  Try it:", f"  {request}", "", "  Ctrl-C stops everything.", ""])
