@@ -24,17 +24,23 @@ T = TypeVar("T")
 LARGEST_FLIGHT = 128
 #: Round trips under way at once. One would let a slow script hold up everybody; many would defeat the gathering.
 MOST_FLIGHTS = 2
+#: Connections of a process: the flights' and those of plain commands.
+MOST_CONNECTIONS = 20
 
 
 def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis:
     """A Redis client that answers or raises within about `timeout_seconds`; it does not retry behind our back."""
-    return redis.asyncio.Redis.from_url(
+    # Whoever finds every connection busy waits its turn instead of being refused.
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
+        max_connections=MOST_CONNECTIONS,
+        timeout=timeout_seconds,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(2.0, timeout_seconds),
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 class AsyncStore:
@@ -79,7 +85,7 @@ class AsyncStore:
             passengers = [self._waiting.popleft() for _ in range(min(len(self._waiting), LARGEST_FLIGHT))]
             try:
                 replies = await self._replies([operation for operation, _ in passengers])
-            except Exception as error:  # whatever went wrong is each passenger's to hear, or it would wait for ever
+            except Exception as error:  # noqa: BLE001  # whatever went wrong is each passenger's to hear, or it would wait for ever
                 replies = [error] * len(passengers)
             for (_, future), reply in zip(passengers, replies, strict=True):
                 _settle(future, reply)

@@ -165,9 +165,9 @@ def read_slots(queue: str, now_ms: int | None = None) -> Operation[int]:
 # ---- run -------------------------------------------------------------------------------------------------------
 
 
-def take_jobs(worker: str, ids: Sequence[str]) -> Operation[list[str]]:
+def take_jobs(worker: str, ids: Sequence[str], now_ms: int | None = None) -> Operation[list[str]]:
     """Take the jobs of a received message that still wait; each at most once, however often it is delivered."""
-    return Operation(script("take_jobs"), (worker, *ids), _texts)
+    return Operation(script("take_jobs"), (_time(now_ms), worker, *ids), _texts)
 
 
 def claim_job(

@@ -26,6 +26,7 @@ class StoredJob:
 
     @property
     def status(self) -> str:
+        """A `JobStatus`."""
         return self.fields["status"]
 
     @property
@@ -47,6 +48,7 @@ class StoredBatch:
 
     @property
     def status(self) -> str:
+        """A `BatchStatus`."""
         return self.fields["status"]
 
 

@@ -77,10 +77,10 @@ class SyncStore:
         if len(operations) == 1:
             operation = operations[0]
             try:
-                return [self.redis.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)]
+                return [self.redis.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)]  # type: ignore[no-untyped-call]
             except NoScriptError as error:
                 return [error]
         with self.redis.pipeline(transaction=False) as pipe:
             for operation in operations:
-                pipe.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)
+                pipe.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)  # type: ignore[no-untyped-call]
             return list(pipe.execute(raise_on_error=False))

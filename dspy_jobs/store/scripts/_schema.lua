@@ -90,18 +90,40 @@ local function end_batch_if_done(batch, now)
   redis.call('PUBLISH', 'dj:done', batch)
 end
 
+-- Take a job from the worker that holds or runs it, if one does.
+local function let_go(id, owner)
+  if not owner then return end
+  redis.call('SREM', held_key(owner), id)
+  redis.call('SREM', cancel_key(owner), id)
+  redis.call('HDEL', job_key(id), 'owner', 'claim')
+end
+
+local function is_paused(batch)
+  return batch ~= '' and redis.call('HGET', batch_key(batch), 'status') == 'paused'
+end
+
+-- Append to one of a batch's lists, which lives as long as the batch. Returns the list's new length.
+local function append(batch, part, id)
+  local key = batch_key(batch)
+  local length = redis.call('RPUSH', key .. part, id)
+  if length == 1 then redis.call('PEXPIRE', key .. part, redis.call('HGET', key, 'lifetime')) end
+  return length
+end
+
 -- End a job: its outcome is stored once, announced, counted, and listed among its batch's results.
--- `f` holds the job's fields queue, batch, status, retention; `tombstone` is in milliseconds.
+-- `f` holds the job's fields.
 local function end_job(id, f, status, outcome, now)
   local key = job_key(id)
+  let_go(id, f.owner)
   redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
-  redis.call('HDEL', key, 'owner', 'claim', 'wait', 'until', 'cancel')
+  redis.call('HDEL', key, 'wait', 'until', 'cancel')
   redis.call('SET', outcome_key(id), outcome, 'PX', f.retention)
   redis.call('PEXPIRE', key, tonumber(f.retention) + tonumber(f.tombstone))
   redis.call('PEXPIRE', key .. ':request', f.retention)
+  redis.call('PEXPIRE', key .. ':attempts', f.retention)
   recount(f.queue, f.batch, f.status, status)
   if f.batch ~= '' then
-    local length = redis.call('RPUSH', batch_key(f.batch) .. ':results', id)
+    local length = append(f.batch, ':results', id)
     redis.call('HSET', key, 'place', length - 1)
     end_batch_if_done(f.batch, now)
   end
@@ -116,6 +138,11 @@ local function fields(id)
   if not v[1] then return nil end
   return {status = v[1], queue = v[2], batch = v[3], priority = v[4], retention = v[5], tombstone = v[6],
     attempt = tonumber(v[7]), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10])}
+end
+
+-- Whether the worker runs this attempt of the job, and nobody another by now.
+local function runs(f, worker, token)
+  return f and f.status == 'running' and f.owner == worker and f.attempt == tonumber(token)
 end
 
 -- Threads of the live workers of a queue, as their descriptions say.
@@ -134,4 +161,17 @@ local function unstarted_outcome(id, state, kind, problem, now)
   return '{"status":"' .. state .. '","result":{"exc_type":"' .. kind .. '","exc_message":[' .. cjson.encode(detail)
     .. '],"exc_module":"dspy_jobs.errors"},"traceback":null,"children":[],"date_done":null,"task_id":"' .. id
     .. '","problem":' .. problem .. '}'
+end
+
+-- Cancel a job: at once if it is queued, by asking its worker if it runs.
+local function cancel(id, f, problem, now)
+  if f.status == 'queued' then
+    redis.call('ZREM', queue_key(f.queue) .. ':waiting', id)
+    redis.call('ZREM', 'dj:delayed', id)
+    redis.call('ZADD', 'dj:jobs', 0, id) -- it may not have been sent yet, and then is not listed
+    end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', problem, now), now)
+  elseif f.status == 'running' then
+    redis.call('HSET', job_key(id), 'cancel', '1')
+    redis.call('SADD', cancel_key(f.owner), id)
+  end
 end

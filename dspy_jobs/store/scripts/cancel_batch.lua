@@ -4,7 +4,10 @@
 local now, batch, from, limit = clock(ARGV[1]), ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local key = batch_key(batch)
 local status = redis.call('HGET', key, 'status')
-if not status then return {'missing', -1} end
+if not status then
+  redis.call('SREM', 'dj:canceling', batch)
+  return {'missing', -1}
+end
 if status == 'ended' then return {'ended', -1} end
 redis.call('HSET', key, 'status', 'canceling')
 redis.call('SADD', 'dj:canceling', batch)
@@ -12,15 +15,7 @@ redis.call('SREM', 'dj:releasing', batch)
 local ids = redis.call('LRANGE', key .. ':jobs', from, from + limit - 1)
 for _, id in ipairs(ids) do
   local f = fields(id)
-  if f and f.status == 'queued' then
-    redis.call('ZREM', queue_key(f.queue) .. ':waiting', id)
-    redis.call('ZREM', 'dj:delayed', id)
-    redis.call('ZADD', 'dj:jobs', 0, id)
-    end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[3], now), now)
-  elseif f and f.status == 'running' then
-    redis.call('HSET', job_key(id), 'cancel', '1')
-    redis.call('SADD', cancel_key(f.owner), id)
-  end
+  if f then cancel(id, f, ARGV[3], now) end
 end
 if #ids < limit then
   redis.call('SREM', 'dj:canceling', batch)

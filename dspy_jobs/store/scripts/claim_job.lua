@@ -13,17 +13,13 @@ if f and f.status == 'running' and f.owner == worker then
   if redis.call('HGET', key, 'claim') == ARGV[4] then return claimed(f.attempt) end
   return {'gone'}
 end
-if not f or f.status ~= 'queued' or redis.call('SISMEMBER', held_key(worker), id) == 0 then
-  redis.call('SREM', held_key(worker), id)
-  return {'gone'}
-end
-if f.batch ~= '' and redis.call('HGET', batch_key(f.batch), 'status') == 'paused' then
-  redis.call('SREM', held_key(worker), id)
-  redis.call('RPUSH', batch_key(f.batch) .. ':parked', id)
+if not f or f.status ~= 'queued' or f.owner ~= worker then return {'gone'} end
+if is_paused(f.batch) then
+  let_go(id, worker)
+  append(f.batch, ':parked', id)
   return {'parked'}
 end
 if f.expires_at <= now and redis.call('HEXISTS', key, 'started_at') == 0 then
-  redis.call('SREM', held_key(worker), id)
   end_job(id, f, 'expired', unstarted_outcome(id, 'FAILURE', 'JobExpired', ARGV[5], now), now)
   return {'expired'}
 end
@@ -41,8 +37,7 @@ if ARGV[6] == '1' then
   end
 end
 local attempt = f.attempt + 1
-redis.call('HSET', key, 'status', 'running', 'attempt', attempt, 'owner', worker, 'claim', ARGV[4],
-  'attempt_at', ms(now))
+redis.call('HSET', key, 'status', 'running', 'attempt', attempt, 'claim', ARGV[4], 'attempt_at', ms(now))
 redis.call('HSETNX', key, 'started_at', ms(now))
 redis.call('HDEL', key, 'wait', 'until')
 recount(f.queue, f.batch, 'queued', 'running')

@@ -2,6 +2,8 @@
 -- ARGV: now, batch, request, queue, queue limit, expected total, lifetime (ms), field/value pairs.
 local now, batch, total = clock(ARGV[1]), ARGV[2], tonumber(ARGV[6])
 local key = batch_key(batch)
+local done = redis.call('HGET', key, 'created_at')
+if done then return {'accepted', tonumber(done)} end -- the answer was lost on its way
 local queued = tonumber(redis.call('HGET', 'dj:totals', 'queued') or '0')
 if queued + total > tonumber(ARGV[5]) then return {'queue_full', queued} end
 if redis.call('LLEN', key .. ':jobs') ~= total then return {'lost', redis.call('LLEN', key .. ':jobs')} end

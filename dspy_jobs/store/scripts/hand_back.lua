@@ -5,7 +5,8 @@ local groups, returned = {}, 0
 for i = 5, #ARGV do
   local id = ARGV[i]
   local f = fields(id)
-  if redis.call('SREM', held_key(worker), id) == 1 and f and f.status == 'queued' then
+  if f and f.status == 'queued' and f.owner == worker then
+    let_go(id, worker)
     local name = f.queue .. '\0' .. f.priority
     groups[name] = groups[name] or {queue = f.queue, priority = f.priority, ids = {}}
     table.insert(groups[name].ids, id)

@@ -13,7 +13,8 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
     redis.call('SREM', held_key(worker), id)
     left = left - 1
     local f, key = fields(id), job_key(id)
-    if f and f.status == 'queued' then
+    if f and f.status == 'queued' and f.owner == worker then
+      let_go(id, worker)
       send(ARGV[2], f.queue, f.priority, {id}, now, true)
       recovered = recovered + 1
     elseif f and f.status == 'running' and f.owner == worker then
@@ -31,7 +32,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
         redis.call('RPUSH', key .. ':attempts', record)
         redis.call('PEXPIRE', key .. ':attempts', tonumber(f.retention) + math.max(0, f.expires_at - now))
         redis.call('HSET', key, 'status', 'queued', 'wait', 'worker_lost')
-        redis.call('HDEL', key, 'owner', 'claim')
+        let_go(id, worker)
         recount(f.queue, f.batch, 'running', 'queued')
         send(ARGV[2], f.queue, f.priority, {id}, now, true)
         recovered = recovered + 1

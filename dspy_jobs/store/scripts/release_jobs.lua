@@ -10,14 +10,19 @@ for i = 5, #ARGV do
   sizes[#sizes + 1] = tonumber(ARGV[i])
   wanted = wanted + tonumber(ARGV[i])
 end
-local ids = redis.call('LRANGE', key .. ':jobs', pointer, pointer + wanted - 1)
+-- LRANGE would take the range 0 to -1 for the whole list.
+local ids = wanted > 0 and redis.call('LRANGE', key .. ':jobs', pointer, pointer + wanted - 1) or {}
 local at = 1
 for _, size in ipairs(sizes) do
   local chunk, index = {}, {}
   for i = at, math.min(at + size - 1, #ids) do
-    index[#index + 1] = 0
-    index[#index + 1] = ids[i]
-    if redis.call('HGET', job_key(ids[i]), 'status') == 'queued' then chunk[#chunk + 1] = ids[i] end
+    local job = redis.call('HMGET', job_key(ids[i]), 'status', 'tries')
+    -- One that has `tries` was canceled, then retried, and so has been sent already.
+    if job[1] == 'queued' and not job[2] then
+      index[#index + 1] = 0
+      index[#index + 1] = ids[i]
+      chunk[#chunk + 1] = ids[i]
+    end
   end
   if #index > 0 then redis.call('ZADD', 'dj:jobs', unpack(index)) end
   send(ARGV[3], b[4], b[5], chunk, now)

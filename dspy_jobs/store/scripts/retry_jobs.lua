@@ -9,11 +9,13 @@ for i = 5, #ARGV do
   local again = f and (f.status == 'failed' or f.status == 'canceled' or f.status == 'expired')
   local key = job_key(id)
   if again and redis.call('EXISTS', key .. ':request') == 0 then again, f.status = false, 'gone' end
+  local b = f and f.batch ~= '' and redis.call('HMGET', batch_key(f.batch), 'status', 'lifetime')
+  if again and b and not b[1] then again, f.status = false, 'gone' end
   if again then
     local outcome = redis.call('GET', outcome_key(id))
     local last = outcome and cjson.decode(outcome).attempt
     if last and last ~= cjson.null then redis.call('RPUSH', key .. ':attempts', cjson.encode(last)) end
-    local lifetime = tonumber(ARGV[3]) + tonumber(f.retention)
+    local lifetime = tonumber(ARGV[3]) + tonumber(f.retention) -- of the request; the job's adds its tombstone
     redis.call('DEL', outcome_key(id))
     redis.call('HSET', key, 'status', 'queued', 'tries', 0, 'expires_at', ms(now + tonumber(ARGV[3])))
     redis.call('HDEL', key, 'started_at', 'ended_at', 'place', 'lost')
@@ -21,14 +23,13 @@ for i = 5, #ARGV do
     redis.call('PEXPIRE', key .. ':request', lifetime)
     redis.call('PEXPIRE', key .. ':attempts', lifetime)
     recount(f.queue, f.batch, f.status, 'queued')
-    if f.batch ~= '' then
-      local b = redis.call('HMGET', batch_key(f.batch), 'status', 'lifetime')
+    if b then
       if b[1] == 'ended' then
         redis.call('HSET', batch_key(f.batch), 'status', 'in_progress')
         redis.call('HDEL', batch_key(f.batch), 'ended_at', 'ended_reason')
       end
       for _, part in ipairs({'', ':request', ':jobs', ':results'}) do
-        redis.call('PEXPIRE', batch_key(f.batch) .. part, b[2])
+        redis.call('PEXPIRE', batch_key(f.batch) .. part, math.max(tonumber(b[2]), lifetime + tonumber(f.tombstone)))
       end
     end
     local name = f.queue .. '\0' .. f.priority

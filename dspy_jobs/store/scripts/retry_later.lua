@@ -2,10 +2,8 @@
 -- A job whose cancellation was asked for ends here. ARGV: now, worker, id, token, attempt record, delay (ms),
 -- wait reason, canceled problem, input tokens, output tokens, calls, cost (nano-dollars, or '').
 local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
-redis.call('SREM', held_key(worker), id)
-redis.call('SREM', cancel_key(worker), id)
 local f = fields(id)
-if not f or f.status ~= 'running' or f.owner ~= worker or f.attempt ~= tonumber(ARGV[4]) then return 'stale' end
+if not runs(f, worker, ARGV[4]) then return 'stale' end
 local key, due = job_key(id), now + tonumber(ARGV[6])
 add_spent(f.batch, {ARGV[9], ARGV[10], ARGV[11], ARGV[12]})
 redis.call('RPUSH', key .. ':attempts', ARGV[5])
@@ -16,7 +14,7 @@ if redis.call('HGET', key, 'cancel') == '1' then
 end
 redis.call('HSET', key, 'status', 'queued', 'wait', ARGV[7], 'until', ms(due))
 redis.call('HINCRBY', key, 'tries', 1)
-redis.call('HDEL', key, 'owner', 'claim')
+let_go(id, worker)
 recount(f.queue, f.batch, 'running', 'queued')
 redis.call('ZADD', 'dj:delayed', due, id)
 return 'delayed'

@@ -2,6 +2,8 @@
 -- ARGV: now, id, request, template, queue limit, retention, tombstone, expires_in (all ms), queue, priority,
 --       then field/value pairs for the job's hash.
 local now, id = clock(ARGV[1]), ARGV[2]
+local done = redis.call('HGET', job_key(id), 'created_at')
+if done then return {'accepted', tonumber(done)} end -- the answer was lost on its way
 local queued = tonumber(redis.call('HGET', 'dj:totals', 'queued') or '0')
 if queued >= tonumber(ARGV[5]) then return {'queue_full', queued} end
 local queue, priority, lifetime = ARGV[9], ARGV[10], tonumber(ARGV[8]) + tonumber(ARGV[6])

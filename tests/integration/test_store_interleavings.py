@@ -1,0 +1,480 @@
+"""Any order of the store's operations keeps its promises: a search through interleavings, crashes and losses.
+
+`STORE_EXAMPLES=5000 python -m pytest -n 0 --timeout 0 tests/integration/test_store_interleavings.py` looks longer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import hypothesis.strategies as st
+import orjson
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from dspy_jobs import names
+from dspy_jobs.states import Priority
+from dspy_jobs.store import SyncStore, operations
+from dspy_jobs.store.operations import BatchHead, Lifetimes, Spent
+from dspy_jobs.store.records import Claim
+from tests.conftest import is_permanent, keys_without_lifetime
+from tests.integration import store_truth
+from tests.integration.store_truth import Truth, message_ids, read_truth
+
+EXAMPLES = int(os.environ.get("STORE_EXAMPLES", "60"))
+STEPS = 50
+
+T = TypeVar("T")
+
+QUEUES = ("dspy.fast", "dspy.slow")
+WORKERS = ("w1", "w2")
+#: So long that nothing vanishes by Redis's own clock while the tests' clock runs ahead.
+LIFETIMES = Lifetimes(expires_in=30_000, retention=1_000_000, tombstone=2_000_000)
+LEASE_SECONDS = 5.0
+MANY = 1000
+#: So few that they often meet.
+MOST_JOBS = 7
+MOST_BATCHES = 2
+
+picks = st.integers(0, 10**6)
+queues = st.sampled_from(QUEUES)
+workers = st.sampled_from(WORKERS)
+priorities = st.sampled_from([Priority.NORMAL, Priority.LOW])
+
+
+def pick(choices: Sequence[T], number: int) -> T:
+    """One of the choices that exist at this moment."""
+    return choices[number % len(choices)]
+
+
+def outcome_bytes(job_id: str, status: str, attempt: int) -> bytes:
+    """What a worker would store."""
+    state = store_truth.CELERY_STATE[status]
+    return orjson.dumps({"status": state, "task_id": job_id, "result": None, "attempt": {"number": attempt}})
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Workers, callers and housekeepers at one store, with every kind of loss, on a clock of the test's own."""
+
+    def __init__(self, client: redis.Redis, events: Any) -> None:
+        super().__init__()
+        client.flushdb()
+        self.client, self.events, self.store = client, events, SyncStore(client)
+        self.now = 2_000_000_000_000
+        self.jobs: list[str] = []
+        self.heads: dict[str, BatchHead] = {}
+        self.uploads: dict[str, list[str]] = {}
+        self.positions: dict[str, int] = {}
+        self.delivered: list[list[str]] = []
+        self.taken: list[tuple[str, str]] = []
+        self.claims: list[tuple[str, Claim, str]] = []
+        self.lost: set[str] = set()
+        self.erased: set[str] = set()
+        self.endings, self.announced = Counter[str](), Counter[str]()
+        self.serial = 0
+        self.heard()
+        self.announced.clear()
+        self.truth = self.read()
+
+    # ---- seeing ------------------------------------------------------------------------------------------------
+
+    def read(self) -> Truth:
+        """The store as it is now."""
+        return read_truth(self.client, self.jobs, list(self.heads), QUEUES, WORKERS)
+
+    def heard(self) -> None:
+        """Count what was announced since the last time."""
+        self.events.ping()
+        while (message := self.events.get_message(timeout=5))["type"] != "pong":
+            channel, data = message["channel"].decode(), message["data"].decode()
+            if channel == names.DONE_CHANNEL:
+                self.announced[data] += 1
+            elif message["type"] == "pmessage":
+                self.announced["outcome of " + orjson.loads(data)["task_id"]] += 1
+
+    def new(self, kind: str) -> str:
+        """An id that sorts after all before it."""
+        self.serial += 1
+        return f"{kind}_{self.serial:04}"
+
+    @property
+    def lists(self) -> list[str]:
+        """Queue lists with a message in them."""
+        return [name for name, raws in self.truth.messages.items() if raws]
+
+    @invariant()
+    def promises_hold(self) -> None:
+        """Everything the store promises, after every step."""
+        before, self.truth = self.truth, self.read()
+        jobs, batches = store_truth.check_transitions(before, self.truth)
+        self.endings += jobs
+        self.endings += batches
+        self.heard()
+        expected = +self.endings + Counter({f"outcome of {j}": n for j, n in self.endings.items() if "job" in j})
+        assert +self.announced == expected, "each ending is announced once"
+        self.lost &= {job_id for job_id, places in self.truth.places.items() if "waiting" in places}
+        store_truth.check_counts(self.truth)
+        store_truth.check_places(self.truth, self.lost)
+        store_truth.check_outcomes(self.truth, self.endings, self.erased)
+        store_truth.check_batches(self.truth)
+        store_truth.check_messages(self.truth)
+
+    # ---- callers -----------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.jobs) < MOST_JOBS)
+    @rule(queue=queues, priority=priorities, full=st.sampled_from([False] * 4 + [True]))
+    def submit(self, queue: str, priority: Priority, full: bool) -> None:
+        """Somebody submits one job."""
+        job_id, queued = self.new("job"), self.truth.numbers["totals"]["queued"]
+        fields = {"program": "qa", "model": "fast", "max_attempts": 3}
+        limit = queued if full else MANY
+        submission = operations.submit_job(job_id, b"{}", queue, priority.step, fields, LIFETIMES, limit, self.now)
+        accepted = self.store.run(submission)
+        assert accepted == ((False, queued) if full else (True, self.now))
+        if not full:
+            self.jobs.append(job_id)
+
+    @precondition(lambda self: len(self.heads) < MOST_BATCHES)
+    @rule(queue=queues, priority=priorities, size=st.integers(1, 4), whole=st.booleans())
+    def upload(self, queue: str, priority: Priority, size: int, whole: bool) -> None:
+        """Somebody begins to upload a batch."""
+        batch_id = self.new("batch")
+        self.uploads[batch_id] = []
+        self.heads[batch_id] = BatchHead(batch_id, queue, priority.step, "qa", "fast", 3, LIFETIMES)
+        self._stage(batch_id, size)
+        if whole:
+            self._commit(batch_id, "accepted")
+
+    @precondition(lambda self: self.uploads)
+    @rule(number=picks, size=st.integers(1, 3), fate=st.sampled_from(["more", "accepted", "queue_full", "lost", "swept"]))
+    def upload_more(self, number: int, size: int, fate: str) -> None:
+        """More of an upload arrives, or it is complete, or a part of it is swept away."""
+        batch_id = pick(list(self.uploads), number)
+        if fate == "more":
+            self._stage(batch_id, size)
+        elif fate == "swept":
+            self._discard(batch_id, size)
+        else:
+            self._commit(batch_id, fate)
+
+    def _stage(self, batch_id: str, size: int) -> None:
+        ids = [self.new("job") for _ in range(size)]
+        items = [(job_id, b"{}") for job_id in ids]
+        self.uploads[batch_id] += ids
+        staged = self.store.run(operations.stage_items(self.heads[batch_id], items, self.now))
+        assert staged == len(self.uploads[batch_id])
+
+    def _commit(self, batch_id: str, fate: str) -> None:
+        ids, queued = self.uploads[batch_id], self.truth.numbers["totals"]["queued"]
+        total = len(ids) + (fate == "lost")
+        limit = queued + len(ids) - 1 if fate == "queue_full" else MANY
+        answer = self.store.run(operations.commit_batch(self.heads[batch_id], b"{}", total, limit, self.now))
+        assert answer == (fate, {"accepted": self.now, "queue_full": queued, "lost": len(ids)}[fate])
+        if fate == "accepted":
+            self.jobs += self.uploads.pop(batch_id)
+
+    def _discard(self, batch_id: str, limit: int) -> None:
+        rest = self.uploads[batch_id] = self.uploads[batch_id][limit:]
+        assert self.store.run(operations.discard_staged(batch_id, limit)) == len(rest)
+        if not rest:
+            del self.uploads[batch_id]
+
+    @property
+    def committed(self) -> list[str]:
+        """Batches somebody can see."""
+        return [batch_id for batch_id in self.heads if "status" in self.truth.batches[batch_id]]
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks)
+    def cancel_job(self, number: int) -> None:
+        """Somebody cancels a job."""
+        job_id = pick(self.jobs, number)
+        status = self.truth.jobs[job_id]["status"]
+        what, now_is = self.store.run(operations.cancel_job(job_id, self.now))
+        expected = {"queued": ("canceled", "canceled"), "running": ("canceling", "running")}
+        expected |= {"canceled": ("canceled", "canceled")}
+        assert (what, now_is) == expected.get(status, ("finished", status))
+
+    @precondition(lambda self: self.committed)
+    @rule(number=picks, limit=st.integers(1, 3), again=st.booleans())
+    def cancel_batch(self, number: int, limit: int, again: bool) -> None:
+        """A step of a batch's cancellation, perhaps from the start again."""
+        batch_id = pick(self.committed, number)
+        position = 0 if again else max(0, self.positions.get(batch_id, 0))
+        before, after = self.store.run(operations.cancel_batch(batch_id, position, limit, self.now))
+        assert before == self.truth.batches[batch_id]["status"]
+        self.positions[batch_id] = after
+
+    @precondition(lambda self: self.committed)
+    @rule(number=picks)
+    def pause(self, number: int) -> None:
+        """Somebody pauses a batch."""
+        batch_id = pick(self.committed, number)
+        assert self.store.run(operations.pause_batch(batch_id)) == self.truth.batches[batch_id]["status"]
+
+    @precondition(lambda self: self.committed)
+    @rule(number=picks, size=st.integers(1, 3), limit=st.integers(0, 3), unpause=st.booleans())
+    def resume(self, number: int, size: int, limit: int, unpause: bool) -> None:
+        """A step of a batch's resumption."""
+        batch_id = pick(self.committed, number)
+        before, _ = self.store.run(operations.resume_batch(batch_id, size, limit, unpause, self.now))
+        assert before == self.truth.batches[batch_id]["status"]
+
+    @property
+    def ended(self) -> list[str]:
+        """Jobs that have ended."""
+        return [job_id for job_id, job in self.truth.jobs.items() if job["status"] in store_truth.TERMINAL]
+
+    @precondition(lambda self: self.ended)
+    @rule(numbers=st.lists(picks, min_size=1, max_size=3), size=st.integers(1, 3))
+    def retry(self, numbers: list[int], size: int) -> None:
+        """Somebody retries jobs, some of which may not be retried."""
+        ids = [pick(self.ended if number % 4 else self.jobs, number // 4) for number in numbers]
+        fit = {j for j in ids if self.truth.jobs[j]["status"] in ("failed", "canceled", "expired")} - self.erased
+        requeued, refused = self.store.run(operations.retry_jobs(ids, LIFETIMES, size, self.now))
+        assert requeued == len(fit)
+        assert bool(refused) == (len(fit) < len(ids))
+
+    @precondition(lambda self: self.ended)
+    @rule(number=picks)
+    def erase(self, number: int) -> None:
+        """Somebody deletes a job."""
+        job_id = pick(self.ended if number % 4 else self.jobs, number // 4)
+        status = self.truth.jobs[job_id]["status"]
+        answer = self.store.run(operations.erase_job(job_id))
+        assert answer == ("erased" if status in store_truth.TERMINAL else status)
+        if answer == "erased":
+            self.erased.add(job_id)
+
+    # ---- the way to the workers ----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.committed)
+    @rule(number=picks, sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3), off=st.sampled_from([0, 0, 0, 1]))
+    def release(self, number: int, sizes: list[int], off: int) -> None:
+        """A batch's next jobs are sent, or would be by somebody who is behind."""
+        batch_id = pick(self.committed, number)
+        batch = self.truth.batches[batch_id]
+        pointer = int(batch["released"])
+        answer = self.store.run(operations.release_jobs(batch_id, pointer + off, sizes, self.now))
+        may = batch["status"] == "in_progress" and not off
+        assert answer == (min(int(batch["total"]), pointer + sum(sizes)) if may else -1)
+
+    @precondition(lambda self: self.lists)
+    @rule(number=picks, worker=workers, start=st.booleans())
+    def deliver(self, number: int, worker: str, start: bool) -> None:
+        """A worker receives the next message of a list, as kombu pops it, and may start its jobs."""
+        raw = self.client.rpop(pick(self.lists, number))
+        assert isinstance(raw, bytes)
+        ids = message_ids(raw)
+        self.delivered.append(ids)
+        self._take(worker, ids, start)
+
+    @precondition(lambda self: self.delivered)
+    @rule(number=picks, worker=workers, start=st.booleans())
+    def deliver_again(self, number: int, worker: str, start: bool) -> None:
+        """An earlier message comes once more."""
+        self._take(worker, pick(self.delivered, number), start)
+
+    def _take(self, worker: str, ids: list[str], start: bool) -> None:
+        taken = self.store.run(operations.take_jobs(worker, ids, self.now))
+        assert all(self.truth.jobs[job_id]["status"] == "queued" for job_id in taken)
+        if start:
+            self.promises_hold()
+            for job_id in taken:
+                self._claim(worker, job_id, self.new("nonce"), False)
+        else:
+            self.taken += [(worker, job_id) for job_id in taken]
+
+    @precondition(lambda self: self.lists)
+    @rule(number=picks)
+    def lose_messages(self, number: int) -> None:
+        """A queue's list is lost."""
+        name = pick(self.lists, number)
+        self.client.delete(name)
+        self.lost |= {job_id for raw in self.truth.messages[name] for job_id in message_ids(raw)}
+
+    # ---- workers -------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.taken)
+    @rule(number=picks, may_yield=st.booleans())
+    def claim(self, number: int, may_yield: bool) -> None:
+        """A thread starts a job it took at some time."""
+        worker, job_id = pick(self.taken, number)
+        self._claim(worker, job_id, self.new("nonce"), may_yield)
+
+    @precondition(lambda self: self.taken)
+    @rule()
+    def claim_latest(self) -> None:
+        """A thread starts the job it has just taken."""
+        self._claim(*self.taken.pop(), self.new("nonce"), False)
+
+    def _claim(self, worker: str, job_id: str, nonce: str, may_yield: bool) -> None:
+        claim = self.store.run(operations.claim_job(worker, job_id, nonce, may_yield, self.now))
+        if isinstance(claim, Claim):
+            assert all(claim.attempt > old.attempt for _, old, _ in self.claims if old.id == job_id)
+            assert self.truth.jobs[job_id]["status"] == "queued"
+            self.claims.append((worker, claim, nonce))
+
+    @precondition(lambda self: self.claims)
+    @rule()
+    def claim_again(self) -> None:
+        """The last claim's answer was lost on its way, so it is asked for again."""
+        worker, claim, nonce = self.claims[-1]
+        job = self.truth.jobs[claim.id]
+        if self._is_current(worker, claim):
+            again = self.store.run(operations.claim_job(worker, claim.id, nonce, False, self.now))
+            assert again == claim, job
+
+    def _is_current(self, worker: str, claim: Claim) -> bool:
+        job = self.truth.jobs[claim.id]
+        return (job["status"], job.get("owner"), job["attempt"]) == ("running", worker, str(claim.attempt))
+
+    @precondition(lambda self: self.claims)
+    @rule(number=picks, status=st.sampled_from(["succeeded", "failed", "canceled"]), priced=st.booleans())
+    def finish(self, number: int, status: str, priced: bool) -> None:
+        """A thread ends an attempt, which it may have lost long ago."""
+        worker, claim, _ = pick(self.claims[::-1], number % 3 if number % 2 else number)
+        outcome = outcome_bytes(claim.id, status, claim.attempt)
+        spent = Spent(1, 2, 3, 4 if priced else None)
+        is_current, before = self._is_current(worker, claim), self._dump()
+        finished = self.store.run(operations.finish_job(worker, claim, status, outcome, spent, self.now))
+        assert finished == is_current
+        assert finished or before == self._dump(), "a stale outcome changes nothing"
+
+    @precondition(lambda self: self.claims)
+    @rule(number=picks, delay=st.sampled_from([0.0, 3.0]))
+    def retry_later(self, number: int, delay: float) -> None:
+        """A thread's attempt failed, which it may have lost long ago."""
+        worker, claim, _ = pick(self.claims[::-1], number % 3 if number % 2 else number)
+        record = orjson.dumps({"number": claim.attempt})
+        is_current, before = self._is_current(worker, claim), self._dump()
+        is_canceled = self.truth.jobs[claim.id].get("cancel") == "1"
+        operation = operations.retry_later(worker, claim, record, delay, "retry_scheduled", Spent(), self.now)
+        answer = self.store.run(operation)
+        assert answer == ("stale" if not is_current else "canceled" if is_canceled else "delayed")
+        assert answer != "stale" or before == self._dump(), "a stale attempt changes nothing"
+
+    def _dump(self) -> dict[bytes, bytes | None]:
+        return {key: self.client.dump(key) for key in self.client.keys()}  # type: ignore[union-attr,misc]
+
+    @precondition(lambda self: self.taken)
+    @rule(numbers=st.lists(picks, min_size=1, max_size=3), size=st.integers(1, 2))
+    def hand_back(self, numbers: list[int], size: int) -> None:
+        """A thread gives back what it took and did not start."""
+        worker = pick(self.taken, numbers[0])[0]
+        ids = list(dict.fromkeys(j for w, j in (pick(self.taken, n) for n in numbers) if w == worker))
+        self.store.run(operations.hand_back(worker, ids, size, self.now))
+
+    @rule(worker=workers)
+    def renew(self, worker: str) -> None:
+        """A worker says that it lives, and hears what it must stop."""
+        to_stop = self.store.run(operations.renew_worker(worker, LEASE_SECONDS, b"{}", QUEUES, self.now))
+        wanted = {j for j, job in self.truth.jobs.items() if job.get("cancel") == "1" and job["owner"] == worker}
+        assert set(to_stop) == wanted
+
+    @rule(worker=workers)
+    def retire(self, worker: str) -> None:
+        """A worker leaves."""
+        self.store.run(operations.retire_worker(worker, QUEUES))
+
+    # ---- housekeepers --------------------------------------------------------------------------------------------
+
+    @rule()
+    def time_passes(self) -> None:
+        """Leases, waits and times to start run out."""
+        self.now += 31_000
+
+    @rule(limit=st.integers(1, 3), max_losses=st.integers(1, 3), seconds=st.sampled_from([0, 11]))
+    def recover(self, limit: int, max_losses: int, seconds: int) -> None:
+        """What lost workers held is queued again, perhaps after every lease has run out."""
+        self.now += seconds * 1000
+        recovered, failed = self.store.run(operations.recover_lost(max_losses, limit, self.now))
+        assert recovered + failed <= limit
+
+    @rule(limit=st.integers(1, 3), seconds=st.sampled_from([0, 3]))
+    def wake(self, limit: int, seconds: int) -> None:
+        """Jobs whose wait is over are sent."""
+        self.now += seconds * 1000
+        assert self.store.run(operations.wake_delayed(limit, self.now)) <= limit
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """Work everything off: nothing remains but what was paid for, for as long as was promised."""
+        if sys.exc_info()[0] is None:
+            self._drain()
+
+    def _drain(self) -> None:
+        for batch_id in list(self.uploads):
+            self.store.run(operations.discard_staged(batch_id))
+        self.now += 60_000
+        for _ in range(3):
+            self._work_off()
+        assert all(job["status"] in store_truth.TERMINAL for job in self.truth.jobs.values())
+        for worker in WORKERS:
+            self.store.run(operations.retire_worker(worker, QUEUES))
+        assert not [key for key in keys_without_lifetime(self.client) if not is_permanent(key)]
+        leftovers = {key.decode() for key in self.client.scan_iter()} & _emptied(self.heads)
+        assert not leftovers, leftovers
+
+    def _work_off(self) -> None:
+        """Everything any process would do about what is there now."""
+        run = self.store.run
+        run(operations.recover_lost(MANY, MANY, self.now))
+        run(operations.wake_delayed(MANY, self.now))
+        for batch_id in self.committed:
+            self.promises_hold()
+            released = int(self.truth.batches[batch_id]["released"])
+            run(operations.resume_batch(batch_id, 2, MANY, now_ms=self.now))
+            run(operations.release_jobs(batch_id, released, [MANY], self.now))
+            if self.truth.batches[batch_id]["status"] == "canceling":
+                run(operations.cancel_batch(batch_id, 0, MANY, self.now))
+        self.promises_hold()
+        while self.lists:
+            self.deliver(0, "w1", start=False)
+            self.promises_hold()
+        for job_id in self.lost:
+            run(operations.cancel_job(job_id, self.now))
+        while self.taken:
+            self.claim_latest()
+        self.promises_hold()
+        for worker, claim, _ in self.claims:
+            outcome = outcome_bytes(claim.id, "succeeded", claim.attempt)
+            run(operations.finish_job(worker, claim, "succeeded", outcome, Spent(), self.now))
+        self.promises_hold()
+
+
+def _emptied(batches: dict[str, Any]) -> set[str]:
+    """Keys that must be gone when all work is done."""
+    return {
+        names.STAGING, names.RELEASING, names.CANCELING, names.DELAYED, names.WORKERS,
+        *(names.queue_waiting(queue) for queue in QUEUES),
+        *(names.queue_workers(queue) for queue in QUEUES),
+        *(key(worker) for worker in WORKERS for key in (names.worker, names.worker_held, names.worker_cancel)),
+        *(names.batch_parked(batch_id) for batch_id in batches),
+    }  # fmt: skip
+
+
+def test_any_interleaving_keeps_the_promises(store: SyncStore) -> None:
+    """Whatever happens in whatever order, counts, places, outcomes and announcements agree with the truth."""
+    with store.redis.pubsub() as events:
+        events.subscribe(names.DONE_CHANNEL)
+        events.psubscribe(names.outcome("*"))
+        for _ in range(2):
+            events.get_message(timeout=5)
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            lambda: Interleavings(store.redis, events),
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                report_multiple_bugs=False,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    store.redis.flushdb()
