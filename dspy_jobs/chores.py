@@ -7,6 +7,7 @@ once: whoever finds a part of it undone goes on with it.
 
 from __future__ import annotations
 
+from dspy_jobs import names
 from dspy_jobs.chunks import chunk_sizes
 from dspy_jobs.settings import Settings
 from dspy_jobs.store.operations import (
@@ -19,6 +20,7 @@ from dspy_jobs.store.operations import (
     resume_batch,
     wake_delayed,
 )
+from dspy_jobs.store.recovery import expire_due, resend_lost, trim_index
 from dspy_jobs.store.script import Plan
 
 #: Jobs released in one step.
@@ -85,9 +87,33 @@ def recover(max_losses: int) -> Plan[None]:
         pass
 
 
+def resend(settings: Settings) -> Plan[None]:
+    """Send jobs again whose message has vanished: lost between Redis and a worker, or with a failed-over Redis."""
+    for model in settings.models:
+        step = 200
+        while (yield resend_lost(names.queue(model), limit=step)) == step:
+            pass
+
+
+def expire() -> Plan[None]:
+    """End jobs that did not start in time."""
+    step = 500
+    while (yield expire_due(step)) == step:
+        pass
+
+
+def rare_chores(settings: Settings, now_ms: int) -> Plan[None]:
+    """What need not be looked at each second."""
+    yield from resend(settings)
+    jobs = settings.jobs
+    kept = jobs.expires_in_seconds + jobs.retention_seconds + jobs.tombstone_seconds
+    yield trim_index(now_ms - int(kept * 1000))
+
+
 def all_chores(settings: Settings) -> Plan[None]:
     """One round of everything a dead process may have left."""
     yield from wake()
+    yield from expire()
     yield from recover(settings.jobs.max_worker_losses)
     found = yield find_chores(STALE_UPLOAD_MS)
     for batch_id in found.canceling:

@@ -47,6 +47,16 @@ def new_batch_id() -> str:
     return "batch_" + _encode(_clock.next())
 
 
+def first_job_id(ms: int) -> str:
+    """The smallest id a job made at that time (ms since 1970) can have."""
+    return "job_" + _encode(ms << 80)
+
+
+def first_batch_id(ms: int) -> str:
+    """The smallest id a batch made at that time (ms since 1970) can have."""
+    return "batch_" + _encode(ms << 80)
+
+
 def is_job_id(text: str) -> bool:
     """Whether the text could be a job's id; says nothing about whether the job exists."""
     return text.startswith("job_") and _PATTERN.match(text) is not None

@@ -17,9 +17,14 @@ a test holds the two against each other.
 | dj:jobs, dj:batches | zset | every id, score 0, so in order of age | permanent, trimmed by age |
 | dj:staging | zset | uploads not yet committed, by time | permanent, emptied |
 | dj:releasing, dj:canceling | set | batches with work left for the housekeepers | permanent, emptied |
+| dj:expiring | zset | single jobs and batches by the time their start is due | permanent, emptied |
 | dj:delayed | zset | jobs waiting for a retry, by due time | permanent, emptied |
 | dj:queue:{queue} | hash | numbers of queued and running jobs | permanent |
-| dj:queue:{queue}:waiting | zset | jobs with a message under way, by the time it was sent | permanent, emptied |
+| dj:queue:{queue}:waiting:{step} | zset | jobs with a message under way, by the time it was sent | permanent, emptied |
+| dj:queue:{queue}:gates | hash | why it is closed: reason to the end (ms) or 0 | permanent, small |
+| dj:circuit:{model} | hash | its circuit breaker while it is open | a day |
+| dj:circuit:{model}:calls | hash | its calls in ten slices of the window | the window |
+| dj:circuit:{model}:probe | string | the job that may call it while it is half-open | a call's timeout |
 | dj:queue:{queue}:workers | zset | live workers that consume it, by the end of their lease | permanent, trimmed |
 | dj:totals | hash | jobs queued and running in all | permanent |
 | dj:workers | zset | workers by the end of their lease | permanent, trimmed |
@@ -49,12 +54,13 @@ STAGING = "dj:staging"
 RELEASING = "dj:releasing"
 CANCELING = "dj:canceling"
 DELAYED = "dj:delayed"
+EXPIRING = "dj:expiring"
 TOTALS = "dj:totals"
 WORKERS = "dj:workers"
 PROGRAMS = "dj:programs"
 
 #: Keys without a lifetime; every other key must have one once its work is done.
-PERMANENT = (JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, TOTALS, WORKERS, PROGRAMS)
+PERMANENT = (JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, EXPIRING, TOTALS, WORKERS, PROGRAMS)
 PERMANENT_PREFIX = "dj:queue:"
 
 
@@ -113,9 +119,29 @@ def queue_numbers(queue_name: str) -> str:
     return f"dj:queue:{queue_name}"
 
 
-def queue_waiting(queue_name: str) -> str:
-    """Jobs of a queue with a message under way, by the time (ms) it was sent."""
-    return f"dj:queue:{queue_name}:waiting"
+def queue_waiting(queue_name: str, step: int) -> str:
+    """Jobs of a queue and priority step with a message under way, by the time (ms) it was sent."""
+    return f"dj:queue:{queue_name}:waiting:{step}"
+
+
+def queue_gates(queue_name: str) -> str:
+    """Why a queue is closed: reason to the time (ms) it opens, 0 meaning until somebody opens it."""
+    return f"dj:queue:{queue_name}:gates"
+
+
+def circuit(model: str) -> str:
+    """The state of a model's circuit breaker."""
+    return f"dj:circuit:{model}"
+
+
+def circuit_calls(model: str) -> str:
+    """How a model's calls went, in slices of the window."""
+    return f"dj:circuit:{model}:calls"
+
+
+def circuit_probe(model: str) -> str:
+    """The job that may call a model whose circuit is half-open."""
+    return f"dj:circuit:{model}:probe"
 
 
 def queue_workers(queue_name: str) -> str:

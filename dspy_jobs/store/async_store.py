@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
-from dspy_jobs.store.script import Operation, Plan, all_scripts
+from dspy_jobs.store.script import Operation, Plan, all_scripts, error_of
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class AsyncStore:
 def _settle(future: asyncio.Future[Any], reply: Any) -> None:
     if future.done():  # its request was abandoned meanwhile
         return
-    if isinstance(reply, Exception):
-        future.set_exception(reply)
+    if error := error_of(reply):
+        future.set_exception(error)
     else:
         future.set_result(reply)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -21,13 +21,14 @@ from dspy_jobs.store.records import (
     QueueNumbers,
     StoredBatch,
     StoredJob,
+    gate_of,
     stored_job,
     text_fields,
 )
 from dspy_jobs.store.script import Operation, script
 
 _CANCELED = orjson.dumps(problem("canceled", "The job was canceled before it ended.").model_dump(exclude_none=True))
-_EXPIRED = orjson.dumps(
+EXPIRED = orjson.dumps(
     problem("expired", "The job did not start within its expires_in_seconds.").model_dump(exclude_none=True)
 )
 _WORKER_LOST = orjson.dumps(
@@ -120,7 +121,7 @@ def commit_batch(
         "program": head.program, "model": head.model, "priority": head.step, "retention": times.retention,
         "tombstone": times.tombstone, "lifetime": lifetime,
     }  # fmt: skip
-    args = (_time(now_ms), head.id, request, head.queue, queue_limit, total, lifetime, *_flat(fields))
+    args = (_time(now_ms), head.id, request, head.queue, queue_limit, total, lifetime, times.expires_in, *_flat(fields))
     return Operation(script("commit_batch"), args, lambda raw: (_text(raw[0]), int(raw[1])))
 
 
@@ -131,9 +132,7 @@ def discard_staged(batch_id: str, limit: int = 1000) -> Operation[int]:
 
 def release_jobs(batch_id: str, pointer: int, sizes: Sequence[int], now_ms: int | None = None) -> Operation[int]:
     """Send the batch's next jobs in chunks of these sizes. Answers the new pointer, or -1 if it was not `pointer`."""
-    return Operation(
-        script("release_jobs"), (_time(now_ms), batch_id, MESSAGE_TEMPLATE, pointer, *sizes), int
-    )
+    return Operation(script("release_jobs"), (_time(now_ms), batch_id, MESSAGE_TEMPLATE, pointer, *sizes), int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,27 +170,50 @@ def take_jobs(worker: str, ids: Sequence[str], now_ms: int | None = None) -> Ope
 
 
 def claim_job(
-    worker: str, job_id: str, nonce: str, may_yield: bool = False, now_ms: int | None = None
+    worker: str,
+    job_id: str,
+    nonce: str,
+    may_yield: bool = False,
+    probe_seconds: float = 60,
+    now_ms: int | None = None,
 ) -> Operation[Claim | NotClaimed]:
-    """Start an attempt of a taken job. With `may_yield` a more urgent message is let through first.
+    """Start an attempt of a taken job, unless its queue's gate is closed.
 
-    `nonce` is the caller's own for this claim: repeating the operation with it claims the same attempt.
+    Args:
+        worker: who has taken the job.
+        job_id: the job.
+        nonce: the caller's own for this claim: repeating the operation with it claims the same attempt.
+        may_yield: let a more urgent message through first.
+        probe_seconds: how long the fleet waits for this job to settle a half-open circuit, should it be the probe.
+        now_ms: the time, for tests.
     """
 
     def read(raw: list[Any]) -> Claim | NotClaimed:
+        if raw[0] == b"gated":
+            return _gated(raw)
         if raw[0] != b"claimed":
             return NotClaimed(_text(raw[0]))
-        program, model, max_attempts, tries, created = raw[5]
+        program, model, max_attempts, tries, created, limited, fallen = raw[5]
         return Claim(
             id=job_id, attempt=int(raw[1]), started_at=int(raw[2]), batch=_text(raw[3]),
             request=orjson.loads(raw[4] or b"{}"), program=_text(program), model=_text(model),
             max_attempts=int(max_attempts), tries=int(tries or 0), created_at=int(created),
+            limited=int(limited or 0), fallen=tuple(_text(fallen).split(",")) if fallen else (),
+            is_probe=raw[6] == job_id.encode(),
         )  # fmt: skip
 
     #: Milliseconds within which only as many threads give way as urgent messages wait.
     yields_lifetime = 200
-    args = (_time(now_ms), worker, job_id, nonce, _EXPIRED, "1" if may_yield else "0", yields_lifetime)
+    args = (
+        _time(now_ms), worker, job_id, nonce, EXPIRED, "1" if may_yield else "0", yields_lifetime,
+        int(probe_seconds * 1000),
+    )  # fmt: skip
     return Operation(script("claim_job"), args, read)
+
+
+def _gated(raw: list[Any]) -> NotClaimed:
+    reason, queue, model, fallen = (_text(part) for part in (raw[1], *raw[3:6]))
+    return NotClaimed("gated", reason, int(raw[2]) / 1000, queue, (model, *fallen.split(",")) if fallen else (model,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +246,18 @@ def retry_later(
     delay_seconds: float,
     wait_reason: str,
     spent: Spent,
+    counter: Literal["tries", "limited", "none"] = "tries",
+    fall_back_to: str = "",
     now_ms: int | None = None,
 ) -> Operation[str]:
-    """Keep a failed attempt and queue the job after a wait. Answers `delayed`, `canceled` or `stale`."""
+    """Keep an attempt that did not end the job and queue the job after a wait, on another model if one is named.
+
+    Answers `delayed`, `canceled` or `stale`. `counter` is what the attempt counts as.
+    """
     delay = int(delay_seconds * 1000)
     args = (
-        _time(now_ms), worker, claim.id, claim.attempt, attempt, delay, wait_reason, _CANCELED, *spent.args()
+        _time(now_ms), worker, claim.id, claim.attempt, attempt, delay, wait_reason, _CANCELED,
+        counter, fall_back_to, *spent.args(),
     )  # fmt: skip
     return Operation(script("retry_later"), args, _text)
 
@@ -242,12 +270,27 @@ def hand_back(worker: str, ids: Sequence[str], chunk_size: int, now_ms: int | No
 # ---- keep going --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a worker learns when it renews its lease."""
+
+    to_stop: list[str]
+    """Jobs it must stop."""
+    closed: dict[str, tuple[str, float]]
+    """Its closed queues: why, and for how many seconds (0: look again)."""
+
+
 def renew_worker(
     worker: str, lease_seconds: float, description: bytes, queues: Sequence[str], now_ms: int | None = None
-) -> Operation[list[str]]:
-    """Say that a worker lives. Answers the jobs it must stop."""
+) -> Operation[Renewal]:
+    """Say that a worker lives."""
+
+    def read(raw: list[Any]) -> Renewal:
+        closed = {_text(raw[1][i]): (_text(raw[1][i + 1]), int(raw[1][i + 2]) / 1000) for i in range(0, len(raw[1]), 3)}
+        return Renewal(_texts(raw[0]), closed)
+
     args = (_time(now_ms), worker, int(lease_seconds * 1000), description, *queues)
-    return Operation(script("renew_worker"), args, _texts)
+    return Operation(script("renew_worker"), args, read)
 
 
 def retire_worker(worker: str, queues: Sequence[str]) -> Operation[int]:
@@ -352,7 +395,7 @@ def read_batch(batch_id: str, now_ms: int | None = None) -> Operation[StoredBatc
         if not raw:
             return None
         request = orjson.loads(raw[1]) if raw[1] else None
-        return StoredBatch(batch_id, text_fields(raw[0]), request, int(raw[2]), int(raw[3]))
+        return StoredBatch(batch_id, text_fields(raw[0]), request, int(raw[2]), int(raw[3]), gate_of(raw[4], raw[5]))
 
     return Operation(script("read_batch"), (_time(now_ms), batch_id), read)
 
@@ -379,7 +422,9 @@ def read_queues(queues: Sequence[str], now_ms: int | None = None) -> Operation[l
 
     def read(raw: list[Any]) -> list[QueueNumbers]:
         return [
-            QueueNumbers(name, int(q[0]), int(q[1]), None if q[2] is None else int(float(q[2])), int(q[3]))
+            QueueNumbers(
+                name, int(q[0]), int(q[1]), None if q[2] is None else int(q[2]), int(q[3]), gate_of(q[4], q[5])
+            )
             for name, q in zip(queues, raw, strict=True)
         ]
 

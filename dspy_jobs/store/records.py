@@ -9,6 +9,14 @@ import orjson
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """A closed queue: a `WaitReason`, and until when (ms since 1970; None: until somebody or something opens it)."""
+
+    reason: str
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredJob:
     """A job read whole. Times are milliseconds since 1970."""
 
@@ -23,6 +31,8 @@ class StoredJob:
     workers: int
     """Live workers that consume its queue; only known for a queued job."""
     paused: bool
+    gate: Gate | None = None
+    """Why its queue is closed, if it is; only known for a queued job."""
 
     @property
     def status(self) -> str:
@@ -45,6 +55,8 @@ class StoredBatch:
     results: int
     """Length of its list of results."""
     workers: int
+    gate: Gate | None = None
+    """Why its queue is closed, if it is."""
 
     @property
     def status(self) -> str:
@@ -68,14 +80,28 @@ class Claim:
     """What the caller gave for this job alone; what its batch shares is read separately."""
     max_attempts: int
     tries: int
-    """Failed attempts before this one since it was last submitted or retried by hand."""
+    """Failed attempts before this one since it was last submitted, retried by hand or fell back."""
+    limited: int
+    """Attempts before this one that met a provider's rate limit; they do not count as tries."""
+    fallen: tuple[str, ...]
+    """Models it has left for this one."""
+    is_probe: bool
+    """Whether this attempt may call a model whose circuit is half-open."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotClaimed:
-    """Why a job was not claimed: `gone`, `parked`, `expired` or `urgent` (someone more urgent goes first)."""
+    """Why a job was not claimed: `gone`, `parked`, `expired`, `urgent` (someone more urgent goes first) or `gated`."""
 
     reason: str
+    gate: str = ""
+    """Why the queue is closed."""
+    seconds: float = 0.0
+    """For how long; 0 means until it is looked at again."""
+    queue: str = ""
+    """The closed queue."""
+    models: tuple[str, ...] = ()
+    """The job's model and those it has left for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +114,12 @@ class QueueNumbers:
     oldest: int | None
     """When the oldest waiting message was sent, in milliseconds since 1970."""
     workers: int
+    gate: Gate | None = None
+
+
+def gate_of(reason: bytes | None, until: int | bytes) -> Gate | None:
+    """A gate as the scripts answer it."""
+    return Gate(reason.decode(), int(until) or None) if reason else None
 
 
 def text_fields(flat: list[bytes]) -> dict[str, str]:
@@ -99,7 +131,7 @@ def stored_job(job_id: str, raw: list[Any], shared: dict[str, Any] | None = None
     """A job from `read_jobs.lua`; `shared` is what its batch shares if the script was not asked for it."""
     if not raw:
         return None
-    flat, request, outcome, attempts, batch_request, rank, workers, paused = raw
+    flat, request, outcome, attempts, batch_request, rank, workers, paused, gate, until = raw
     own = orjson.loads(request) if request else None
     if own is not None:
         own = {**(orjson.loads(batch_request) if batch_request else shared or {}), **own}
@@ -112,4 +144,5 @@ def stored_job(job_id: str, raw: list[Any], shared: dict[str, Any] | None = None
         rank=rank,
         workers=workers,
         paused=bool(paused),
+        gate=gate_of(gate, until),
     )

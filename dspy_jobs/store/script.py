@@ -9,6 +9,8 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Generic, TypeVar
 
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+
 T = TypeVar("T")
 
 
@@ -47,3 +49,13 @@ class Operation(Generic[T]):
 
 #: A piece of work of several operations: yields each, is sent its answer.
 Plan = Generator[Operation[Any], Any, T]
+
+
+def error_of(reply: Any) -> Exception | None:
+    """The error a reply is, if it is one, as redis-py names it; inside a script Redis hides it in the text."""
+    if not isinstance(reply, Exception):
+        return None
+    for word, kind in (("-OOM ", OutOfMemoryError), ("-READONLY ", ReadOnlyError)):
+        if word in str(reply):
+            return kind(str(reply))
+    return reply

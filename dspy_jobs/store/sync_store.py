@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
-from dspy_jobs.store.script import Operation, Plan, all_scripts
+from dspy_jobs.store.script import Operation, Plan, all_scripts, error_of
 
 T = TypeVar("T")
 
@@ -69,8 +69,8 @@ class SyncStore:
             self.load_scripts()
             replies = self._send(operations)
         for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+            if error := error_of(reply):
+                raise error
         return replies
 
     def _send(self, operations: Sequence[Operation[Any]]) -> list[Any]:
@@ -78,7 +78,7 @@ class SyncStore:
             operation = operations[0]
             try:
                 return [self.redis.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)]  # type: ignore[no-untyped-call]
-            except NoScriptError as error:
+            except ResponseError as error:
                 return [error]
         with self.redis.pipeline(transaction=False) as pipe:
             for operation in operations:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from dspy_jobs import names
+from dspy_jobs.states import Priority
 from dspy_jobs.store import SyncStore, operations
 from dspy_jobs.store.operations import BatchHead, Lifetimes, Spent
 from dspy_jobs.store.records import Claim, StoredBatch, StoredJob
@@ -90,7 +91,9 @@ class Scene:
 
     def waiting(self, queue: str = QUEUE) -> list[str]:
         """Jobs of a queue with a message under way."""
-        return [job_id.decode() for job_id in self.store.redis.zrange(names.queue_waiting(queue), 0, -1)]
+        steps = [priority.step for priority in Priority]
+        found = [self.store.redis.zrange(names.queue_waiting(queue, step), 0, -1) for step in steps]
+        return [job_id.decode() for ids in found for job_id in ids]
 
     def held(self, worker: str) -> set[str]:
         """Jobs a worker holds."""

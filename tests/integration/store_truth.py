@@ -79,7 +79,9 @@ def read_truth(
             pipe.hgetall(names.batch(batch_id)).lrange(names.batch_jobs(batch_id), 0, -1)
             pipe.lrange(names.batch_results(batch_id), 0, -1).lrange(names.batch_parked(batch_id), 0, -1)
         for queue in queues:
-            pipe.hgetall(names.queue_numbers(queue)).zrange(names.queue_waiting(queue), 0, -1)
+            pipe.hgetall(names.queue_numbers(queue))
+            for priority in Priority:
+                pipe.zrange(names.queue_waiting(queue, priority.step), 0, -1)
         for name in lists:
             pipe.lrange(name, 0, -1)
         for worker in workers:
@@ -88,7 +90,10 @@ def read_truth(
         replies = iter(pipe.execute())
     read = {job_id: (_fields(next(replies)), _loads(next(replies))) for job_id in jobs}
     batch = {b: (_fields(next(replies)), *(_texts(next(replies)) for _ in range(3))) for b in batches}
-    queue_ = {queue: (_fields(next(replies)), _texts(next(replies))) for queue in queues}
+    queue_ = {
+        queue: (_fields(next(replies)), [job_id for _ in Priority for job_id in _texts(next(replies))])
+        for queue in queues
+    }
     messages = {name: next(replies) for name in lists}
     held = {worker: _texts(next(replies)) for worker in workers}
     totals, delayed, leased, canceling = next(replies), next(replies), next(replies), next(replies)

@@ -373,7 +373,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(worker=workers)
     def renew(self, worker: str) -> None:
         """A worker says that it lives, and hears what it must stop."""
-        to_stop = self.store.run(operations.renew_worker(worker, LEASE_SECONDS, b"{}", QUEUES, self.now))
+        to_stop = self.store.run(operations.renew_worker(worker, LEASE_SECONDS, b"{}", QUEUES, self.now)).to_stop
         wanted = {j for j, job in self.truth.jobs.items() if job.get("cancel") == "1" and job["owner"] == worker}
         assert set(to_stop) == wanted
 
@@ -453,7 +453,7 @@ def _emptied(batches: dict[str, Any]) -> set[str]:
     """Keys that must be gone when all work is done."""
     return {
         names.STAGING, names.RELEASING, names.CANCELING, names.DELAYED, names.WORKERS,
-        *(names.queue_waiting(queue) for queue in QUEUES),
+        *(names.queue_waiting(queue, priority.step) for queue in QUEUES for priority in Priority),
         *(names.queue_workers(queue) for queue in QUEUES),
         *(key(worker) for worker in WORKERS for key in (names.worker, names.worker_held, names.worker_cancel)),
         *(names.batch_parked(batch_id) for batch_id in batches),

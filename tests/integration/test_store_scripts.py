@@ -53,7 +53,7 @@ def test_the_async_store_goes_on_when_redis_forgot_its_scripts(store: SyncStore,
     answers = _with_async_store(redis_url, act)
     assert all(accepted for accepted, _ in answers)
     assert store.run(operations.read_queues([QUEUE]))[0].queued == 300
-    assert len(set(store.redis.zrange(names.queue_waiting(QUEUE), 0, -1))) == 300
+    assert len(set(store.redis.zrange(names.queue_waiting(QUEUE, STEP), 0, -1))) == 300
 
 
 def test_gathered_operations_answer_each_caller_its_own(store: SyncStore, redis_url: str) -> None:

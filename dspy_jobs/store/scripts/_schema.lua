@@ -19,19 +19,22 @@ local function held_key(worker) return 'dj:worker:' .. worker .. ':held' end
 local function cancel_key(worker) return 'dj:worker:' .. worker .. ':cancel' end
 local function outcome_key(id) return 'celery-task-meta-' .. id end
 
+local function waiting_key(queue, step) return queue_key(queue) .. ':waiting:' .. step end
+
 local function queue_list(queue, step)
   if step == '0' then return queue end
   return queue .. ':' .. step
 end
 
 -- A Celery message (task protocol 2) for one or more jobs. `template` has the slots @ID@, @ARGS@ and @TAG@.
-local function message(template, ids)
+-- The tag ends in the time it was sent, or in 0 if it went to the front of the queue.
+local function message(template, ids, sent)
   local quoted = {}
   for i, id in ipairs(ids) do quoted[i] = '\\"' .. id .. '\\"' end
   local name = ids[1]
   if #ids > 1 then name = 'chunk-' .. #ids .. '-' .. ids[1] end
   local tag = redis.call('HINCRBY', 'dj:totals', 'messages', 1)
-  local filled = template:gsub('@ID@', name):gsub('@TAG@', tostring(tag)):gsub('@ARGS@', table.concat(quoted, ','))
+  local filled = template:gsub('@ID@', name):gsub('@TAG@', tag .. '@' .. sent):gsub('@ARGS@', table.concat(quoted, ','))
   return filled
 end
 
@@ -43,8 +46,20 @@ local function send(template, queue, step, ids, now, front)
     waiting[#waiting + 1] = now
     waiting[#waiting + 1] = id
   end
-  redis.call('ZADD', queue_key(queue) .. ':waiting', unpack(waiting))
-  redis.call(front and 'RPUSH' or 'LPUSH', queue_list(queue, step), message(template, ids))
+  redis.call('ZADD', waiting_key(queue, step), unpack(waiting))
+  redis.call(front and 'RPUSH' or 'LPUSH', queue_list(queue, step), message(template, ids, front and '0' or ms(now)))
+end
+
+-- The strongest reason why a queue is closed now, and until when (0: until somebody opens it); nil if it is open.
+-- An open circuit whose time is over is half-open: still closed, with until in the past.
+local function gate_of(queue, now)
+  local v = redis.call('HMGET', queue_key(queue) .. ':gates', 'paused', 'budget_exhausted', 'circuit_open',
+    'rate_limited')
+  for i, reason in ipairs({'paused', 'budget_exhausted', 'circuit_open', 'rate_limited'}) do
+    local ends = tonumber(v[i])
+    if ends and (ends == 0 or ends > now or reason == 'circuit_open') then return reason, ends end
+  end
+  return nil, 0
 end
 
 -- Move one job from one state to another in every count that knows it.
@@ -74,6 +89,21 @@ local function add_spent(batch, spent)
   if spent[4] == '' then redis.call('HINCRBY', batch_key(batch), 'unpriced', 1) end
 end
 
+-- Move a queued or running job to another model and its queue; remembers the models it has left.
+local function fall_back(id, f, model)
+  local key = job_key(id)
+  local left = redis.call('HMGET', key, 'fallen', 'model')
+  redis.call('HSET', key, 'model', model, 'queue', 'dspy.' .. model, 'tries', 0, 'limited', 0,
+    'fallen', (left[1] and left[1] .. ',' or '') .. left[2])
+  for _, name in ipairs({'queued', 'running'}) do
+    if f.status == name then
+      redis.call('HINCRBY', queue_key(f.queue), name, -1)
+      redis.call('HINCRBY', queue_key('dspy.' .. model), name, 1)
+    end
+  end
+  f.queue = 'dspy.' .. model
+end
+
 -- Close a batch when nothing of it is queued or running, and tell who waits.
 local function end_batch_if_done(batch, now)
   local key = batch_key(batch)
@@ -87,6 +117,7 @@ local function end_batch_if_done(batch, now)
   redis.call('DEL', key .. ':parked')
   redis.call('SREM', 'dj:releasing', batch)
   redis.call('SREM', 'dj:canceling', batch)
+  redis.call('ZREM', 'dj:expiring', batch)
   redis.call('PUBLISH', 'dj:done', batch)
 end
 
@@ -117,6 +148,7 @@ local function end_job(id, f, status, outcome, now)
   let_go(id, f.owner)
   redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
   redis.call('HDEL', key, 'wait', 'until', 'cancel')
+  if f.batch == '' then redis.call('ZREM', 'dj:expiring', id) end
   redis.call('SET', outcome_key(id), outcome, 'PX', f.retention)
   redis.call('PEXPIRE', key, tonumber(f.retention) + tonumber(f.tombstone))
   redis.call('PEXPIRE', key .. ':request', f.retention)
@@ -129,6 +161,24 @@ local function end_job(id, f, status, outcome, now)
   end
   redis.call('PUBLISH', outcome_key(id), outcome)
   redis.call('PUBLISH', 'dj:done', id)
+end
+
+-- Keep an attempt that was cut short, with the problem that says by what.
+local function keep_attempt(id, f, problem, now)
+  local key = job_key(id)
+  local at = redis.call('HMGET', key, 'attempt_at', 'model')
+  local record = '{"number":' .. f.attempt .. ',"model":' .. cjson.encode(at[2]) .. ',"started_at":' .. at[1]
+    .. ',"ended_at":' .. ms(now) .. ',"error":' .. problem .. '}'
+  redis.call('RPUSH', key .. ':attempts', record)
+  redis.call('PEXPIRE', key .. ':attempts', tonumber(f.retention) + math.max(0, f.expires_at - now))
+end
+
+-- Put a running job back among the queued ones; its holder has it no more.
+local function put_back(id, f, problem, now)
+  keep_attempt(id, f, problem, now)
+  redis.call('HSET', job_key(id), 'status', 'queued', 'wait', 'worker_lost')
+  let_go(id, f.owner)
+  recount(f.queue, f.batch, 'running', 'queued')
 end
 
 -- The fields most transitions need, by name; nil where the job is not known.
@@ -166,7 +216,7 @@ end
 -- Cancel a job: at once if it is queued, by asking its worker if it runs.
 local function cancel(id, f, problem, now)
   if f.status == 'queued' then
-    redis.call('ZREM', queue_key(f.queue) .. ':waiting', id)
+    redis.call('ZREM', waiting_key(f.queue, f.priority), id)
     redis.call('ZREM', 'dj:delayed', id)
     redis.call('ZADD', 'dj:jobs', 0, id) -- it may not have been sent yet, and then is not listed
     end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', problem, now), now)

@@ -1,13 +1,17 @@
 -- Start an attempt of a job this worker has taken: the moment a job becomes `running`. The attempt's number is the
--- fencing token. Answers {outcome, …}: claimed | gone | parked | expired | urgent.
+-- fencing token. Answers {outcome, …}: claimed | gone | parked | expired | urgent | gated
+-- (reason, ms left or 0, queue, model, models it has left).
 -- `nonce` names the request, so that it can be repeated when the answer was lost on its way.
--- ARGV: now, worker, id, nonce, expired problem, may yield ('1' lets more urgent jobs go first), yields lifetime.
+-- Half-open circuits let one claim through, the probe.
+-- ARGV: now, worker, id, nonce, expired problem, may yield ('1' lets more urgent jobs go first), yields lifetime,
+--       probe lifetime (ms).
 local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f, key = fields(id), job_key(id)
 local function claimed(attempt)
   return {'claimed', attempt, redis.call('HGET', key, 'attempt_at'), f.batch,
     redis.call('GET', key .. ':request') or '',
-    redis.call('HMGET', key, 'program', 'model', 'max_attempts', 'tries', 'created_at')}
+    redis.call('HMGET', key, 'program', 'model', 'max_attempts', 'tries', 'created_at', 'limited', 'fallen'),
+    redis.call('GET', 'dj:circuit:' .. redis.call('HGET', key, 'model') .. ':probe') == id and id or ''}
 end
 if f and f.status == 'running' and f.owner == worker then
   if redis.call('HGET', key, 'claim') == ARGV[4] then return claimed(f.attempt) end
@@ -36,9 +40,23 @@ if ARGV[6] == '1' then
     if yields <= urgent then return {'urgent'} end
   end
 end
+local reason, ends = gate_of(f.queue, now)
+if reason == 'circuit_open' and ends <= now then
+  local probe = 'dj:circuit:' .. redis.call('HGET', key, 'model') .. ':probe'
+  if redis.call('SET', probe, id, 'NX', 'PX', ARGV[8]) then reason = nil else ends = now + redis.call('PTTL', probe) end
+end
+local most = tonumber(redis.call('HGET', queue_key(f.queue), 'most') or '0')
+if not reason and most > 0 and tonumber(redis.call('HGET', queue_key(f.queue), 'running') or '0') >= most then
+  reason, ends = 'rate_limited', 0
+end
+if reason then
+  local m = redis.call('HMGET', key, 'model', 'fallen')
+  return {'gated', reason, ends == 0 and 0 or math.max(1, ends - now), f.queue, m[1], m[2] or ''}
+end
 local attempt = f.attempt + 1
 redis.call('HSET', key, 'status', 'running', 'attempt', attempt, 'claim', ARGV[4], 'attempt_at', ms(now))
 redis.call('HSETNX', key, 'started_at', ms(now))
 redis.call('HDEL', key, 'wait', 'until')
+if f.batch == '' then redis.call('ZREM', 'dj:expiring', id) end
 recount(f.queue, f.batch, 'queued', 'running')
 return claimed(attempt)

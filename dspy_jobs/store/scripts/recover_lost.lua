@@ -18,22 +18,15 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
       send(ARGV[2], f.queue, f.priority, {id}, now, true)
       recovered = recovered + 1
     elseif f and f.status == 'running' and f.owner == worker then
-      local at = redis.call('HMGET', key, 'attempt_at', 'model', 'cancel')
-      local record = '{"number":' .. f.attempt .. ',"model":' .. cjson.encode(at[2]) .. ',"started_at":' .. at[1]
-        .. ',"ended_at":' .. ms(now) .. ',"error":' .. ARGV[5] .. '}'
       local losses = redis.call('HINCRBY', key, 'lost', 1)
-      if at[3] == '1' then
+      if redis.call('HGET', key, 'cancel') == '1' then
         end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[6], now), now)
       elseif losses >= tonumber(ARGV[4]) then
-        local outcome = unstarted_outcome(id, 'FAILURE', 'JobFailed', ARGV[5], now)
-        end_job(id, f, 'failed', outcome:sub(1, -2) .. ',"attempt":' .. record .. '}', now)
+        keep_attempt(id, f, ARGV[5], now)
+        end_job(id, f, 'failed', unstarted_outcome(id, 'FAILURE', 'JobFailed', ARGV[5], now), now)
         failed = failed + 1
       else
-        redis.call('RPUSH', key .. ':attempts', record)
-        redis.call('PEXPIRE', key .. ':attempts', tonumber(f.retention) + math.max(0, f.expires_at - now))
-        redis.call('HSET', key, 'status', 'queued', 'wait', 'worker_lost')
-        let_go(id, worker)
-        recount(f.queue, f.batch, 'running', 'queued')
+        put_back(id, f, ARGV[5], now)
         send(ARGV[2], f.queue, f.priority, {id}, now, true)
         recovered = recovered + 1
       end

@@ -18,6 +18,7 @@ for i = 5, #ARGV do
     local lifetime = tonumber(ARGV[3]) + tonumber(f.retention) -- of the request; the job's adds its tombstone
     redis.call('DEL', outcome_key(id))
     redis.call('HSET', key, 'status', 'queued', 'tries', 0, 'expires_at', ms(now + tonumber(ARGV[3])))
+    redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[3]), id)
     redis.call('HDEL', key, 'started_at', 'ended_at', 'place', 'lost')
     redis.call('PEXPIRE', key, lifetime + tonumber(f.tombstone))
     redis.call('PEXPIRE', key .. ':request', lifetime)

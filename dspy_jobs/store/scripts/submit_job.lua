@@ -14,6 +14,7 @@ redis.call('HSET', key, 'status', 'queued', 'batch', '', 'queue', queue, 'priori
 redis.call('PEXPIRE', key, lifetime + tonumber(ARGV[7]))
 redis.call('SET', key .. ':request', ARGV[3], 'PX', lifetime)
 redis.call('ZADD', 'dj:jobs', 0, id)
+redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[8]), id)
 redis.call('HINCRBY', 'dj:totals', 'queued', 1)
 redis.call('HINCRBY', queue_key(queue), 'queued', 1)
 send(ARGV[4], queue, priority, {id}, now)

@@ -5,7 +5,7 @@ local now, worker, taken = clock(ARGV[1]), ARGV[2], {}
 for i = 3, #ARGV do
   local id = ARGV[i]
   local f = fields(id)
-  if f and redis.call('ZREM', queue_key(f.queue) .. ':waiting', id) == 1 then
+  if f and redis.call('ZREM', waiting_key(f.queue, f.priority), id) == 1 then
     if is_paused(f.batch) then
       append(f.batch, ':parked', id)
     else

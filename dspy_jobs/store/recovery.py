@@ -1,0 +1,38 @@
+"""Operations that put right what a dying process, a lost message or a stopping worker leaves."""
+
+from __future__ import annotations
+
+import orjson
+
+from dspy_jobs.ids import first_batch_id, first_job_id
+from dspy_jobs.messages import MESSAGE_TEMPLATE
+from dspy_jobs.problems import problem
+from dspy_jobs.store.operations import EXPIRED
+from dspy_jobs.store.script import Operation, script
+
+_STOPPED = orjson.dumps(
+    problem("worker_lost", "The worker was told to stop before the attempt ended.").model_dump(exclude_none=True)
+)
+
+
+def surrender_jobs(worker: str, limit: int = 500, now_ms: int | None = None) -> Operation[int]:
+    """Give back up to `limit` of the jobs a stopping worker holds, running or not. Answers how many went back."""
+    args = ("" if now_ms is None else now_ms, worker, MESSAGE_TEMPLATE, limit, _STOPPED)
+    return Operation(script("surrender_jobs"), args, int)
+
+
+def expire_due(limit: int = 500, now_ms: int | None = None) -> Operation[int]:
+    """End jobs that did not start in time. Answers how many were looked at; `limit` means there are more."""
+    args = ("" if now_ms is None else now_ms, EXPIRED, limit)
+    return Operation(script("expire_due"), args, int)
+
+
+def trim_index(oldest_ms: int, limit: int = 500) -> Operation[int]:
+    """Forget up to `limit` ids made before a time whose records are gone."""
+    return Operation(script("trim_index"), (first_job_id(oldest_ms), first_batch_id(oldest_ms), limit), int)
+
+
+def resend_lost(queue: str, grace_seconds: float = 5, limit: int = 200, now_ms: int | None = None) -> Operation[int]:
+    """Send jobs again whose message has vanished for at least `grace_seconds`. Answers how many."""
+    args = ("" if now_ms is None else now_ms, MESSAGE_TEMPLATE, queue, int(grace_seconds * 1000), limit)
+    return Operation(script("resend_lost"), args, int)

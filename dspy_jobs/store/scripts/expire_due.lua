@@ -1,0 +1,34 @@
+-- End queued jobs that did not start in time, whether or not a worker lives to notice. A batch's jobs are looked through
+-- in steps. Looks at no more than `limit` jobs; returns how many it looked at.
+-- ARGV: now, expired problem, limit.
+local now, left = clock(ARGV[1]), tonumber(ARGV[3])
+
+local function expire(id)
+  local f = fields(id)
+  if f and f.status == 'queued' and f.expires_at <= now and redis.call('HEXISTS', job_key(id), 'started_at') == 0 then
+    redis.call('ZREM', waiting_key(f.queue, f.priority), id)
+    redis.call('ZREM', 'dj:delayed', id)
+    redis.call('ZADD', 'dj:jobs', 0, id)
+    end_job(id, f, 'expired', unstarted_outcome(id, 'FAILURE', 'JobExpired', ARGV[2], now), now)
+  end
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'dj:expiring', '-inf', now, 'LIMIT', 0, left)) do
+  if left <= 0 then break end
+  if id:sub(1, 4) == 'job_' then
+    expire(id)
+    left = left - 1
+    redis.call('ZREM', 'dj:expiring', id)
+  else
+    local from = tonumber(redis.call('HGET', batch_key(id), 'looked_at') or '0')
+    local ids = redis.call('LRANGE', batch_key(id) .. ':jobs', from, from + left - 1)
+    for _, job in ipairs(ids) do expire(job) end
+    if #ids < left then
+      redis.call('ZREM', 'dj:expiring', id)
+    else
+      redis.call('HSET', batch_key(id), 'looked_at', from + #ids)
+    end
+    left = left - #ids
+  end
+end
+return tonumber(ARGV[3]) - left
