@@ -49,6 +49,7 @@ CODES: dict[str, Meaning] = {
     "conflict": Meaning(409, False, "Its present state does not allow this"),
     "payload_too_large": Meaning(413, False, "The body is larger than allowed"),
     "unsupported_media_type": Meaning(415, False, "This content type is not taken here"),
+    "circuit_open": Meaning(503, True, "The model's circuit breaker is open"),
     "queue_full": Meaning(429, True, "Too many jobs are queued"),
     "unavailable": Meaning(503, True, "The service cannot answer just now"),
     "expired": Meaning(504, False, "It did not start in time"),

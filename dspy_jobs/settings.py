@@ -99,6 +99,16 @@ class LimitSettings(_Section):
     queued_jobs: Count = Field(200_000, description="Jobs queued at once before submits answer 429 `queue_full`.")
 
 
+class BreakerSettings(_Section):
+    """When a model's circuit opens and closes, for the whole fleet."""
+
+    failure_threshold: Count = Field(5, description="Provider faults within the window before the circuit may open.")
+    failure_rate: float = Field(0.5, gt=0, le=1, description="Share of faults among the window's calls that opens it.")
+    window_seconds: Seconds = Field(30, description="Length of the sliding window.")
+    success_threshold: Count = Field(1, description="Probes in a row that must succeed before it closes.")
+    reset_seconds: Seconds = Field(30, description="Time it stays open before one probe call is let through.")
+
+
 class ModelSettings(_Section):
     """A language model by its short name. Callers can name it only so."""
 
@@ -114,6 +124,13 @@ class ModelSettings(_Section):
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Sampling parameters of every call, for example `{temperature = 0.2}`."
     )
+    fallbacks: list[Name] = Field(
+        default_factory=list, description="Models to use instead while this one's circuit is open or after it failed."
+    )
+    requests_per_minute: Count | None = Field(None, description="Calls the provider allows a minute, all workers.")
+    tokens_per_minute: Count | None = Field(None, description="Tokens the provider allows a minute, all workers.")
+    max_concurrent: Count | None = Field(None, description="Jobs of this model that may run at once, all workers.")
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="The circuit breaker, see below.")
     input_cost_per_1k: float | None = Field(None, ge=0, description="US dollars per 1000 input tokens.")
     output_cost_per_1k: float | None = Field(None, ge=0, description="US dollars per 1000 output tokens.")
 
@@ -187,6 +204,8 @@ def _unknown_models(settings: Settings) -> list[str]:
     known = ", ".join(sorted(settings.models)) or "none"
     named = {"default_model": settings.default_model} if settings.models else {}
     named |= {f"programs.{name}.model": p.model for name, p in settings.programs.items() if p.model}
+    for name, model in settings.models.items():
+        named |= {f"models.{name}.fallbacks[{i}]": other for i, other in enumerate(model.fallbacks)}
     return [
         f"{path}: there is no model {model!r}; add [models.{model}] or use one of: {known}"
         for path, model in named.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,12 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from dspy_jobs import outcomes, retries
+from dspy_jobs import names, outcomes, retries
 from dspy_jobs.outcomes import Attempt
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.settings import Settings
 from dspy_jobs.states import JobStatus, WaitReason
-from dspy_jobs.store import operations
+from dspy_jobs.store import gates, operations
 from dspy_jobs.store.records import Claim
 from dspy_jobs.store.script import Operation
 from worker import failures
@@ -34,6 +35,8 @@ class Settlement:
     status: str
     """`succeeded`, `failed`, `canceled`, or `retrying`."""
     attempt: Attempt
+    more: tuple[Operation[Any], ...] = ()
+    """What else must be said: that a gate closes, that a probe is over."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Runner:
     def context_for(self, claim: Claim, request: dict[str, Any]) -> AttemptContext:
         """The attempt's context, with the job's own timeout if it has one."""
         timeout = request.get("timeout_seconds") or self.settings.jobs.timeout_seconds
-        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls)
+        probe = claim.id if claim.is_probe else ""
+        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls, probe)
 
     def run(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> Settlement:
         """Run the program and decide what becomes of the job. Raises nothing: every failure becomes data."""
@@ -57,10 +61,17 @@ class Runner:
             output = self._output(claim, request, context)
         except BaseException as error:  # noqa: BLE001  # whatever a user's program raises must end as data
             failed = self._attempt(claim, context, started, failures.problem_of(error))
-            return self._settle_failure(claim, failed, failures.retry_after_of(error))
+            return self._settle_failure(claim, failed, context, failures.retry_after_of(error))
         if isinstance(output, Problem):
-            return self._settle_failure(claim, self._attempt(claim, context, started, output), None)
-        return self._settle_success(claim, output, self._attempt(claim, context, started))
+            return self._settle_failure(claim, self._attempt(claim, context, started, output), context)
+        return self._settle_success(claim, output, self._attempt(claim, context, started), context)
+
+    def abandon(self, claim: Claim, context: AttemptContext) -> Settlement:
+        """Fail an attempt whose thread is stuck past its deadline; whatever the thread says later is discarded."""
+        detail = f"The program did not return within its timeout_seconds ({context.timeout_seconds:g}) and hangs."
+        started = context.deadline - context.timeout_seconds
+        stuck = self._attempt(claim, context, started, problem("timeout", detail, retryable=False))
+        return self._settle_failure(claim, stuck, context)
 
     def _output(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> dict[str, Any] | Problem:
         program = self.programs.get(claim.program)
@@ -92,39 +103,67 @@ class Runner:
         program = self.programs.get(claim.program)
         return program.description.version if program else ""
 
-    def _settle_success(self, claim: Claim, output: dict[str, Any], attempt: Attempt) -> Settlement:
+    def _settle_success(
+        self, claim: Claim, output: dict[str, Any], attempt: Attempt, context: AttemptContext
+    ) -> Settlement:
         try:
             outcome = outcomes.success(claim.id, output, attempt, self._version(claim), cache="bypass")
         except TypeError as error:
-            return self._settle_failure(claim, _with_error(attempt, failures.invalid_output(error)), None)
+            return self._settle_failure(claim, _with_error(attempt, failures.invalid_output(error)), context)
         limit = self.settings.limits.result_bytes
         if len(outcome) > limit:
             detail = f"The output has more than {limit} bytes of JSON (limits.result_bytes)."
-            return self._settle_failure(claim, _with_error(attempt, problem("result_too_large", detail)), None)
+            return self._settle_failure(claim, _with_error(attempt, problem("result_too_large", detail)), context)
         operation = operations.finish_job(self.worker_id, claim, JobStatus.SUCCEEDED, outcome, _spent(attempt))
-        return Settlement(operation, JobStatus.SUCCEEDED, attempt)
+        return Settlement(operation, JobStatus.SUCCEEDED, attempt, _probe_over(claim))
 
-    def _settle_failure(self, claim: Claim, attempt: Attempt, retry_after: float | None) -> Settlement:
+    def _settle_failure(
+        self, claim: Claim, attempt: Attempt, context: AttemptContext, retry_after: float | None = None
+    ) -> Settlement:
         assert attempt.error is not None
         jitter = random.random()  # noqa: S311  # spreads retries, guards nothing
-        decision = retries.decide(
-            attempt.error, claim.tries + 1, claim.max_attempts, retry_after, jitter, self.settings.jobs
-        )
-        if isinstance(decision, retries.Retry):
-            operation = operations.retry_later(
-                self.worker_id,
-                claim,
-                orjson.dumps(attempt.as_record()),
-                decision.delay_seconds,
-                WaitReason.RETRY_SCHEDULED,
-                _spent(attempt),
+        decision = retries.decide(attempt.error, self._history(claim), retry_after, jitter, self.settings.jobs)
+        more = (*_probe_over(claim), *self._closing(claim, context, retry_after))
+        if isinstance(decision, retries.GiveUp):
+            status = JobStatus.CANCELED if attempt.error.code == "canceled" else JobStatus.FAILED
+            outcome = outcomes.failure(claim.id, attempt, self._version(claim))
+            operation = operations.finish_job(self.worker_id, claim, status, outcome, _spent(attempt))
+            return Settlement(operation, status, attempt, more)
+        return Settlement(self._again(claim, attempt, decision), "retrying", attempt, more)
+
+    def _again(self, claim: Claim, attempt: Attempt, decision: retries.Retry | retries.FallBack) -> Operation[Any]:
+        record, spent = orjson.dumps(attempt.as_record()), _spent(attempt)
+        if isinstance(decision, retries.FallBack):
+            return operations.retry_later(
+                self.worker_id, claim, record, 0, WaitReason.RETRY_SCHEDULED, spent, "none", decision.model
             )
-            return Settlement(operation, "retrying", attempt)
-        status = JobStatus.CANCELED if attempt.error.code == "canceled" else JobStatus.FAILED
-        outcome = outcomes.failure(claim.id, attempt, self._version(claim))
-        return Settlement(
-            operations.finish_job(self.worker_id, claim, status, outcome, _spent(attempt)), status, attempt
+        return operations.retry_later(
+            self.worker_id, claim, record, decision.delay_seconds, decision.reason, spent, decision.counter
         )
+
+    def _history(self, claim: Claim) -> retries.History:
+        return retries.History(
+            tries=claim.tries + 1,
+            limited=claim.limited + 1,
+            max_attempts=claim.max_attempts,
+            fallbacks=self.fallbacks((claim.model, *claim.fallen)),
+        )
+
+    def fallbacks(self, models: Sequence[str]) -> list[str]:
+        """Models left for a job that is on `models[0]` and has left the others: the first one's fallbacks, in order."""
+        first = self.settings.models.get(models[1] if len(models) > 1 else models[0])
+        return [name for name in (first.fallbacks if first else []) if name not in models]
+
+    def _closing(self, claim: Claim, context: AttemptContext, retry_after: float | None) -> tuple[Operation[Any], ...]:
+        """Close the queue when the provider or its configured limits let nobody in for a while."""
+        if not context.provider_is_full or not retry_after:
+            return ()
+        seconds = min(retry_after, self.settings.jobs.max_backoff_seconds)
+        return (gates.close_gate(names.queue(claim.model), WaitReason.RATE_LIMITED, seconds),)
+
+
+def _probe_over(claim: Claim) -> tuple[Operation[Any], ...]:
+    return (gates.release_probe(claim.model, claim.id),) if claim.is_probe else ()
 
 
 def _with_error(attempt: Attempt, error: Problem) -> Attempt:

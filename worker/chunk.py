@@ -14,20 +14,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError
 
 from dspy_jobs.problems import Problem, problem
-from dspy_jobs.store import SyncStore, operations
+from dspy_jobs.states import WaitReason
+from dspy_jobs.store import SyncStore, gates, operations
 from dspy_jobs.store.records import Claim, NotClaimed
 from dspy_jobs.store.script import Operation
 from worker.attempt import Runner, Settlement
 from worker.batch_requests import BatchRequests
 from worker.context import AttemptContext
+from worker.gates import Gates
 
 log = structlog.get_logger("worker")
 
 #: Seconds between tries while Redis is away.
 _RECONNECT_SECONDS = 0.25
+
+#: Seconds past its deadline after which an attempt that makes no model call is given up, its thread with it.
+STUCK_SECONDS = 10.0
 
 _nonces = itertools.count()
 
@@ -39,9 +44,17 @@ class ChunkRunner:
     runner: Runner
     store: SyncStore
     batch_requests: BatchRequests
+    stuck_threads: int = 0
+    """Threads given up with attempts that never returned."""
     is_draining: threading.Event = field(default_factory=threading.Event)
-    running: dict[str, AttemptContext] = field(default_factory=dict)
+    gates: Gates = field(default_factory=Gates)
+    running: dict[str, tuple[Claim, AttemptContext]] = field(default_factory=dict)
     """Attempts under way by job id; the housekeeping thread stops them."""
+
+    @property
+    def probe_seconds(self) -> float:
+        """How long the fleet waits for a probe: a model call's longest timeout and a little."""
+        return max((m.timeout_seconds for m in self.runner.settings.models.values()), default=60.0) + 5
 
     @property
     def worker_id(self) -> str:
@@ -60,7 +73,7 @@ class ChunkRunner:
                 break
             claim = self._next(held[0], is_remainder, settlement)
             settlement = None
-            if isinstance(claim, NotClaimed) and claim.reason == "urgent":
+            if isinstance(claim, NotClaimed) and not self._goes_on(claim, held[0]):
                 break
             held.popleft()
             if isinstance(claim, Claim):
@@ -68,16 +81,26 @@ class ChunkRunner:
         self._end(list(held), settlement)
 
     def _next(self, job_id: str, may_yield: bool, settlement: tuple[Claim, Settlement] | None) -> Claim | NotClaimed:
-        nonce = str(next(_nonces))
-        claim = operations.claim_job(self.worker_id, job_id, nonce, may_yield)
-        if settlement is None:
-            return self._persist([claim])[0]
-        settled, claimed = self._persist([settlement[1].operation, claim])
-        _report(*settlement, settled)
-        return claimed
+        claim = operations.claim_job(self.worker_id, job_id, str(next(_nonces)), may_yield, self.probe_seconds)
+        before = [settlement[1].operation, *settlement[1].more] if settlement else []
+        replies = self._persist([*before, claim])
+        if settlement:
+            _report(*settlement, replies[0])
+        return replies[-1]
+
+    def _goes_on(self, refused: NotClaimed, job_id: str) -> bool:
+        """Whether the chunk's next job may be tried after this one was refused."""
+        if refused.reason != "gated":
+            return refused.reason != "urgent"
+        left = self.runner.fallbacks(refused.models) if refused.gate == WaitReason.CIRCUIT_OPEN else []
+        if left:
+            self._persist([gates.divert_job(self.worker_id, job_id, left[0])])
+            return True
+        self.gates.close(refused.queue, refused.seconds)
+        return False
 
     def _end(self, held: list[str], settlement: tuple[Claim, Settlement] | None) -> None:
-        ending: list[Operation[Any]] = [settlement[1].operation] if settlement else []
+        ending: list[Operation[Any]] = [settlement[1].operation, *settlement[1].more] if settlement else []
         if held:
             size = self.runner.settings.worker.chunk_size
             ending.append(operations.hand_back(self.worker_id, held, size))
@@ -91,27 +114,40 @@ class ChunkRunner:
         shared = self._with_redis(lambda: self.batch_requests.get(claim.batch)) if claim.batch else {}
         request = {**shared, **claim.request}
         context = self.runner.context_for(claim, request)
-        self.running[claim.id] = context
+        self.running[claim.id] = (claim, context)
         try:
             return self.runner.run(claim, request, context)
         finally:
-            del self.running[claim.id]
+            self.running.pop(claim.id, None)
 
     def stop(self, job_id: str) -> None:
         """Stop a job that runs here before its next model call, because somebody canceled it."""
-        if context := self.running.get(job_id):
-            context.stop(_canceled())
+        if found := self.running.get(job_id):
+            found[1].stop(_canceled())
+
+    def abandon_stuck(self) -> int:
+        """Fail attempts whose threads are stuck well past their deadline. Answers how many."""
+        stuck = [(c, a) for c, a in list(self.running.values()) if a.remaining_seconds() < -STUCK_SECONDS]
+        for claim, context in stuck:
+            settlement = self.runner.abandon(claim, context)
+            self.running.pop(claim.id, None)
+            self.stuck_threads += 1
+            _report(claim, settlement, self.store.run(settlement.operation))
+        return len(stuck)
 
     def _persist(self, steps: list[Operation[Any]]) -> list[Any]:
         return self._with_redis(lambda: self.store.run_all(steps))
 
     def _with_redis(self, use: Callable[[], Any]) -> Any:
-        """Use Redis, waiting while it is away: every operation may be repeated, and an outcome must not be lost."""
+        """Use Redis, waiting while it is away or full: every operation may be repeated, and no outcome may be lost."""
         while True:
             try:
                 return use()
-            except (ConnectionError, TimeoutError) as error:
-                log.warning("redis_unreachable", error=str(error))
+            except (ConnectionError, TimeoutError, OutOfMemoryError, ReadOnlyError, BusyLoadingError) as error:
+                log.warning("redis_unavailable", error=str(error))
+                if isinstance(error, ReadOnlyError):
+                    # A replica after a failover: new connections find the new primary.
+                    self.store.redis.connection_pool.disconnect(inuse_connections=False)
                 time.sleep(_RECONNECT_SECONDS)
 
 

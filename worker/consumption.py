@@ -9,11 +9,14 @@ while every thread is busy. Nothing is taken ahead, so nothing has to be given b
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from celery.concurrency.thread import TaskPool
 from kombu.asynchronous import get_event_loop
 from kombu.utils.scheduling import round_robin_cycle
+
+from worker.gates import Gates
 
 
 class FreeThreads:
@@ -30,6 +33,32 @@ class FreeThreads:
 
 
 free_threads = FreeThreads()
+
+#: The gates of this process's queues; kombu makes `OpenQueues` itself, so it finds them here.
+gates = Gates()
+
+
+class Pulse:
+    """When kombu last asked which queues are open: at least once a second while it consumes.
+
+    While Redis is away it cannot ask, which is not its fault: `restart` when Redis is back.
+    """
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def beat(self) -> None:
+        """Kombu asked."""
+        self._at = time.monotonic()
+
+    restart = beat
+
+    def age(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self._at
+
+
+pulse = Pulse()
 
 
 class ThreadPool(TaskPool):
@@ -58,5 +87,8 @@ class OpenQueues(round_robin_cycle):
     """The queues kombu may pop from now, each in its turn."""
 
     def consume(self, n: int) -> list[str]:
-        """At most `n` queues; none while every thread is busy."""
-        return list(self.items[:n]) if free_threads.count > 0 else []
+        """At most `n` queues; none while every thread is busy, never a closed one."""
+        pulse.beat()
+        if free_threads.count <= 0:
+            return []
+        return [queue for queue in self.items[:n] if gates.may_consume(queue)]

@@ -38,7 +38,11 @@ class AttemptContext:
     job_id: str
     timeout_seconds: float
     max_calls: int
+    probe: str = ""
+    """The job's id if this attempt is let through a half-open circuit to probe the provider."""
     deadline: float = field(init=False)
+    provider_is_full: bool = False
+    """Whether a rate limit, not just one refused call, stopped this attempt."""
     calls: list[Call] = field(default_factory=list)
     _started_calls: int = 0
     _stop: Problem | None = None

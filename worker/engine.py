@@ -1,7 +1,7 @@
 """The guarded engine: every model call of every program goes through it.
 
-DSPy's engine contract is `complete(Request) -> Response`. Before a call come the deadline, cancellation and the
-call budget; after it usage, cost and latency are kept with the attempt.
+DSPy's engine contract is `complete(Request) -> Response`. Before a call come the deadline, cancellation, the call
+budget, the model's circuit and its rate limits; after it usage, cost and latency are kept with the attempt.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import dspy
-from dspy.lm15 import Request, Response, TransportError
+from dspy.lm15 import LM15Error, Request, Response, TransportError
 
 from dspy_jobs.settings import TIMEOUT_BUCKETS
+from worker.circuit import Circuit
 from worker.context import AttemptContext, Call
+from worker.rates import ProviderRates
 
 #: What lm15 says when a kept-alive connection was closed while idle. The request was not read, so repeating it once
 #: at once pays nothing twice.
@@ -39,8 +41,12 @@ class GuardedEngine:
         timeout_seconds: float,
         cost_of: Callable[[Request, Response], float | None],
         capabilities: Any,
+        circuit: Circuit,
+        rates: ProviderRates | None,
     ) -> None:
         """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout."""
+        self._circuit = circuit
+        self._rates = rates
         self._make_engine = make_engine
         self._timeout_seconds = timeout_seconds
         self._cost_of = cost_of
@@ -55,15 +61,25 @@ class GuardedEngine:
         """One model call under the guards.
 
         Raises:
-            AttemptStopped: the attempt may not call any more.
+            AttemptStopped: the attempt may not call any more, or not now: the circuit is open or a rate limit reached.
             dspy.lm15.LM15Error: the provider or the way to it failed.
         """
         attempt: AttemptContext = dspy.settings.job
         attempt.before_call()
+        self._circuit.admit(attempt)
+        if self._rates:
+            self._rates.admit(attempt)
         engine = self._engine_for(attempt.remaining_seconds())
         started = time.monotonic()
-        response = _complete(engine, request)
+        try:
+            response = _complete(engine, request)
+        except LM15Error as error:
+            self._circuit.failed(error, attempt)
+            raise
+        self._circuit.succeeded(attempt)
         usage = response.usage
+        if self._rates:
+            self._rates.spend(usage.input_tokens, usage.output_tokens)
         attempt.after_call(
             Call(
                 seconds=time.monotonic() - started,

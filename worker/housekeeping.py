@@ -8,29 +8,41 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 
 import orjson
 import structlog
 from redis.exceptions import RedisError
 
-from dspy_jobs import chores
+from dspy_jobs import chores, names
+from dspy_jobs.settings import ModelSettings
+from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, operations
+from dspy_jobs.store.gates import FleetCircuit
 from worker.chunk import ChunkRunner
+from worker.circuit import Circuits
+from worker.consumption import pulse
 
 log = structlog.get_logger("worker")
 
 #: Seconds between rounds. A cancellation or a due retry waits this long at most.
 ROUND_SECONDS = 0.5
+#: Rounds between looks for what is rarely amiss, such as a job whose message has vanished.
+RARELY = 6
+#: What a renewal says of an open circuit whose time is over and that nobody probes.
+HALF_OPEN = "half_open"
 
 
 class Housekeeping(threading.Thread):
     """Renews this worker's lease and does a share of the work any live process may do."""
 
-    def __init__(self, chunk_runner: ChunkRunner, store: SyncStore, queues: list[str]) -> None:
+    def __init__(self, chunk_runner: ChunkRunner, store: SyncStore, queues: list[str], circuits: Circuits) -> None:
         super().__init__(name="housekeeping", daemon=True)
         self._chunk_runner = chunk_runner
         self._store = store
         self._queues = queues
+        self._circuits = circuits
+        self._rounds = 0
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -39,7 +51,8 @@ class Housekeeping(threading.Thread):
             try:
                 self.round()
             except RedisError as error:
-                log.warning("redis_unreachable", error=str(error))
+                log.warning("redis_unavailable", error=str(error))
+                pulse.restart()
             self._ended.wait(ROUND_SECONDS)
 
     def end(self) -> None:
@@ -49,7 +62,7 @@ class Housekeeping(threading.Thread):
         try:
             self._store.run(operations.retire_worker(self._chunk_runner.worker_id, self._queues))
         except RedisError as error:
-            log.warning("redis_unreachable", error=str(error))
+            log.warning("redis_unavailable", error=str(error))
 
     def round(self) -> None:
         """One round: say that this worker lives, stop what was canceled, do what dead processes left."""
@@ -57,9 +70,31 @@ class Housekeeping(threading.Thread):
         queues = [] if self._chunk_runner.is_draining.is_set() else self._queues
         lease = runner.settings.worker.lease_seconds
         renewal = operations.renew_worker(runner.worker_id, lease, self._description(), queues)
-        for job_id in self._store.run(renewal):
+        renewed = self._store.run(renewal)
+        for job_id in renewed.to_stop:
             self._chunk_runner.stop(job_id)
+        if queues:
+            self._follow_gates(renewed.closed)
+        self._chunk_runner.abandon_stuck()
         self._store.follow(chores.all_chores(runner.settings))
+        self._rounds += 1
+        if self._rounds % RARELY == 0:
+            self._store.follow(chores.rare_chores(runner.settings, time.time_ns() // 1_000_000))
+
+    def _follow_gates(self, closed: dict[str, tuple[str, float]]) -> None:
+        """Keep the circuits in step with the fleet and consume from open queues only."""
+        for model, circuit in self._circuits.items():
+            circuit.report_successes()
+            reason, seconds = closed.get(names.queue(model), ("", 0.0))
+            circuit.adopt(FleetCircuit(reason in (WaitReason.CIRCUIT_OPEN, HALF_OPEN), seconds))
+        models = self._chunk_runner.runner.settings.models
+        self._chunk_runner.gates.replace(
+            {
+                names.queue(model): closed[names.queue(model)][1]
+                for model, settings in models.items()
+                if names.queue(model) in closed and not _flows_on(closed[names.queue(model)][0], settings)
+            }
+        )
 
     def _description(self) -> bytes:
         return orjson.dumps(
@@ -73,3 +108,8 @@ class Housekeeping(threading.Thread):
                 "draining": self._chunk_runner.is_draining.is_set(),
             }
         )
+
+
+def _flows_on(reason: str, model: ModelSettings) -> bool:
+    """Whether a closed queue is consumed all the same: to find a probe, or to divert jobs to a fallback model."""
+    return reason == HALF_OPEN or (reason == WaitReason.CIRCUIT_OPEN and bool(model.fallbacks))

@@ -11,9 +11,12 @@ from dspy.clients.costs import estimate_cost
 from dspy.clients.engines.litellm_engine import LiteLLMEngine
 from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.lm15 import Request, Response, RouterConfig, Timeouts
+from limits.storage import Storage
 
 from dspy_jobs.settings import ConfigurationError, ModelSettings, Settings, secret
+from worker.circuit import Circuit, Circuits
 from worker.engine import Engine, GuardedEngine
+from worker.rates import ProviderRates
 
 #: Sent to servers of one's own that ask for no key; OpenAI's dialect always carries one.
 _NO_KEY = "none"
@@ -29,14 +32,17 @@ ADAPTERS: dict[str, type[dspy.Adapter]] = {
 class LanguageModels:
     """Every configured model, ready to call."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, circuits: Circuits, rates: Storage) -> None:
         """Builds all of them, without a call to any provider.
 
         Raises:
             ConfigurationError: a model id names no provider the engine knows.
         """
         connections = settings.worker.concurrency
-        self._models = {name: _language_model(name, model, connections) for name, model in settings.models.items()}
+        self._models = {
+            name: _language_model(name, model, connections, circuits[name], _rates(name, model, rates))
+            for name, model in settings.models.items()
+        }
 
     def get(self, name: str, parameters: dict[str, Any] | None = None) -> dspy.LM:
         """The model of that name, with a job's own sampling parameters if it has any.
@@ -48,7 +54,14 @@ class LanguageModels:
         return model.copy(**parameters) if parameters else model
 
 
-def _language_model(name: str, settings: ModelSettings, connections: int) -> dspy.LM:
+def _rates(name: str, settings: ModelSettings, storage: Storage) -> ProviderRates | None:
+    limited = settings.requests_per_minute or settings.tokens_per_minute
+    return ProviderRates(name, settings, storage) if limited else None
+
+
+def _language_model(
+    name: str, settings: ModelSettings, connections: int, circuit: Circuit, rates: ProviderRates | None
+) -> dspy.LM:
     try:
         provider = LM15Engine(RouterConfig(env={})).resolve(settings.model).provider
     except Exception as error:  # noqa: BLE001  # lm15 refuses a model id in several ways; all mean the same mistake
@@ -60,6 +73,8 @@ def _language_model(name: str, settings: ModelSettings, connections: int) -> dsp
         settings.timeout_seconds,
         _pricing(settings, provider),
         _capabilities(settings),
+        circuit,
+        rates,
     )
     return dspy.LM(settings.model, engine=engine, cache=False, num_retries=0, **settings.parameters)
 

@@ -18,13 +18,18 @@ from dspy_jobs import names
 from dspy_jobs.redis_url import redis_url
 from dspy_jobs.settings import Settings
 from dspy_jobs.store import SyncStore, connect
+from worker import consumption
 from worker.app import queues_of
 from worker.attempt import Runner
 from worker.batch_requests import BatchRequests
 from worker.chunk import ChunkRunner
+from worker.circuit import circuits_of
+from worker.drain import Drain
 from worker.housekeeping import Housekeeping
 from worker.language_models import LanguageModels
 from worker.programs import Program, load_programs
+from worker.rates import rate_storage
+from worker.watchdog import Watchdog
 
 log = structlog.get_logger("worker")
 
@@ -50,12 +55,16 @@ class WorkerProcess:
         self.settings = settings
         self.worker_id = new_worker_id()
         self.programs = load_programs(settings)
-        runner = Runner(settings, self.worker_id, self.programs, LanguageModels(settings))
-        url = redis_url(settings)
+        url, queues = redis_url(settings), queues_of(settings)
         store = SyncStore(_shared_connections(url))
-        self.chunks = ChunkRunner(runner, store, BatchRequests(store.redis))
+        circuits = circuits_of(settings, store)
+        models = LanguageModels(settings, circuits, rate_storage(url))
+        runner = Runner(settings, self.worker_id, self.programs, models)
+        self.chunks = ChunkRunner(runner, store, BatchRequests(store.redis), gates=consumption.gates)
         self._own_store = SyncStore(connect(url))
-        self.housekeeping = Housekeeping(self.chunks, self._own_store, queues_of(settings))
+        self.housekeeping = Housekeeping(self.chunks, self._own_store, queues, circuits)
+        self.drain = Drain(self.chunks, SyncStore(connect(url)), queues)
+        self.watchdog = Watchdog(self.chunks)
 
     def attach(self, app: Celery) -> None:
         """Register the task and follow the Celery worker's start and stop."""
@@ -68,14 +77,15 @@ class WorkerProcess:
         """Make the scripts and programs known and begin to renew the lease, before any message is taken."""
         self._own_store.load_scripts()
         publish_programs(self._own_store.redis, self.programs)
+        publish_concurrency(self._own_store.redis, self.settings)
         self.housekeeping.start()
 
     def _on_ready(self, **_: Any) -> None:
         log.info("worker_ready", worker=self.worker_id, concurrency=self.settings.worker.concurrency)
+        self.watchdog.start()
 
     def _on_shutting_down(self, **_: Any) -> None:
-        log.info("worker_draining", worker=self.worker_id, running=len(self.chunks.running))
-        self.chunks.is_draining.set()
+        self.drain.begin()
 
     def _on_shutdown(self, **_: Any) -> None:
         self.housekeeping.end()
@@ -89,6 +99,14 @@ def publish_programs(client: redis.Redis, programs: dict[str, Program]) -> None:
         for name, program in programs.items():
             pipe.hset(names.PROGRAMS, name, orjson.dumps(program.description.model_dump()))
         pipe.publish(names.PROGRAMS_CHANNEL, "")
+        pipe.execute()
+
+
+def publish_concurrency(client: redis.Redis, settings: Settings) -> None:
+    """Tell the claims how many jobs of each model may run at once in the fleet; 0 is any number."""
+    with client.pipeline() as pipe:
+        for model, limits in settings.models.items():
+            pipe.hset(names.queue_numbers(names.queue(model)), "most", str(limits.max_concurrent or 0))
         pipe.execute()
 
 

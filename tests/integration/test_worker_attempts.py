@@ -18,9 +18,11 @@ from dspy_jobs.waiting import wait_until
 from worker.attempt import Runner
 from worker.batch_requests import BatchRequests
 from worker.chunk import ChunkRunner
+from worker.circuit import circuits_of
 from worker.housekeeping import Housekeeping
 from worker.language_models import LanguageModels
 from worker.programs import load_programs
+from worker.rates import rate_storage
 
 PROGRAMS = (
     "echo", "crash", "leak", "unserialisable", "enormous", "surrogate", "sleepy", "exits", "three_steps", "endless",
@@ -34,11 +36,13 @@ class Bench:
     """A worker's insides, and a caller beside it."""
 
     def __init__(self, settings: Settings, store: SyncStore) -> None:
-        runner = Runner(settings, "w1", load_programs(settings), LanguageModels(settings))
+        circuits = circuits_of(settings, store)
+        models = LanguageModels(settings, circuits, rate_storage(settings.redis_url or ""))
+        runner = Runner(settings, "w1", load_programs(settings), models)
         self.settings = settings
         self.store = store
         self.chunks = ChunkRunner(runner, store, BatchRequests(store.redis))
-        self.housekeeping = Housekeeping(self.chunks, store, [names.queue(m) for m in settings.models])
+        self.housekeeping = Housekeeping(self.chunks, store, [names.queue(m) for m in settings.models], circuits)
 
     def submit(self, program: str, model: str = "sandbox", max_attempts: int = 1, **request: Any) -> str:
         """Queue a job."""
@@ -160,7 +164,6 @@ def test_secrets_in_error_texts_are_redacted(bench: Bench) -> None:
     ("model", "code", "retryable"),
     [
         ("down", "server", True),
-        ("limited", "rate_limit", True),
         ("garbled", "adapter_parse_error", True),
         ("silent", "timeout", True),
         ("locked", "auth", False),
@@ -176,9 +179,9 @@ def test_provider_faults_carry_dspys_code(bench: Bench, model: str, code: str, r
 
 def test_a_retryable_fault_is_tried_again_after_the_providers_wait(bench: Bench) -> None:
     """The job is queued again, not before `Retry-After`, and keeps the failed attempt."""
-    job = bench.run("reasoned", model="limited", inputs={"question": "q"}, max_attempts=2)
+    job = bench.run("reasoned", model="limited", inputs={"question": "q"}, max_attempts=1)
     assert job.status == "queued"
-    assert job.fields["wait"] == "retry_scheduled"
+    assert job.fields["wait"] == "rate_limited"
     assert int(job.fields["until"]) >= job.attempts[0]["ended_at"] + 6900
     assert job.attempts[0]["error"]["code"] == "rate_limit"
 

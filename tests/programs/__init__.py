@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from typing import Any, Literal
 
@@ -148,3 +150,33 @@ def reasoned() -> dspy.Module:
 def not_a_module() -> Any:
     """Returns something that is no `dspy.Module`."""
     return "a text"
+
+
+def kills_worker() -> dspy.Module:
+    """Ends its whole process, as running out of memory does."""
+
+    def leave(text: str) -> str:
+        os._exit(137)
+
+    return _Free(leave)
+
+
+def hangs() -> dspy.Module:
+    """Never returns and calls no model."""
+
+    def wait(text: str) -> str:
+        threading.Event().wait()
+        return text
+
+    return _Free(wait)
+
+
+def chatty() -> dspy.Module:
+    """Prints, warns, logs and leaves a thread behind."""
+
+    def talk(text: str) -> str:
+        print("noise" * 1000)
+        threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+        return text
+
+    return _Free(talk)

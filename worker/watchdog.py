@@ -1,0 +1,54 @@
+"""Ends a worker that no longer consumes, so that its supervisor starts a fresh one.
+
+Celery has had bugs after which a worker reconnects but takes nothing more, and a user's program may block so many
+threads for ever that none is left. Both look healthy from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import structlog
+
+from worker import consumption
+from worker.chunk import ChunkRunner
+
+log = structlog.get_logger("worker")
+
+#: Seconds without a question for open queues, which kombu asks each second while it consumes; longer than its longest
+#: wait between two attempts to reconnect.
+STALLED_SECONDS = 60.0
+#: Share of the threads that may be stuck in programs that never return.
+STUCK_SHARE = 0.25
+
+
+class Watchdog(threading.Thread):
+    """Looks every second whether the worker is of use."""
+
+    def __init__(self, chunk_runner: ChunkRunner) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self._chunk_runner = chunk_runner
+
+    def run(self) -> None:
+        """Look until something is wrong, then stop the worker as SIGTERM would: its jobs go back."""
+        while not (reason := self._what_is_wrong()):
+            time.sleep(1)
+        if not self._chunk_runner.is_draining.is_set():
+            log.error("worker_stalled", worker=self._chunk_runner.worker_id, reason=reason)
+            os.kill(os.getpid(), signal.SIGTERM)
+            # The handler needs a main thread that runs; where even that is stuck, nothing but this ends the process.
+            time.sleep(2 * self._chunk_runner.runner.settings.worker.drain_seconds)
+            os._exit(os.EX_SOFTWARE)
+
+    def _what_is_wrong(self) -> str:
+        if self._chunk_runner.is_draining.is_set():
+            return "draining"
+        if consumption.pulse.age() > STALLED_SECONDS:
+            return "the consumer no longer asks for messages"
+        stuck = self._chunk_runner.stuck_threads
+        if stuck >= max(1, self._chunk_runner.runner.settings.worker.concurrency * STUCK_SHARE):
+            return f"{stuck} threads are stuck in programs"
+        return ""
