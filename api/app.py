@@ -47,6 +47,8 @@ ROUTES = (
     ("GET", "/v1/programs", programs.get_programs),
     ("GET", "/v1/programs/{name}", programs.get_program),
     ("GET", "/v1/queues", queues.get_queues),
+    ("POST", "/v1/queues/{name}/pause", queues.post_pause),
+    ("POST", "/v1/queues/{name}/resume", queues.post_resume),
     ("GET", "/v1/limits", service.get_limits),
     ("GET", "/", service.get_root),
     ("GET", "/config", service.get_config),

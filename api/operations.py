@@ -64,6 +64,7 @@ _TRACE = _parameter("traceparent", "header", "W3C trace context, carried into th
 _NONE_MATCH = _parameter("If-None-Match", "header", "An `ETag`; 304 while nothing has changed.")
 _JOB_ID = _parameter("job_id", "path", "The job's id.")
 _BATCH_ID = _parameter("batch_id", "path", "The batch's id.")
+_QUEUE_NAME = _parameter("name", "path", "The queue's name, as `GET /v1/queues` has it.")
 _LIMIT = _query("limit", "Most entries in the answer.", type="integer", minimum=1, maximum=LARGEST_PAGE, default=20)
 _AFTER = _query("after", "`next` of the page before.")
 
@@ -210,6 +211,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/queues"): Operation(
         "list_queues", "service", "List queues", {200: Answer("Every queue.", "QueueList", {"data": [samples.QUEUE]})}
+    ),
+    ("POST", "/v1/queues/{name}/pause"): Operation(
+        "pause_queue", "service", "Let no further job of a queue start",
+        {200: Answer("Paused.", "Queue", samples.PAUSED_QUEUE)},
+        ("invalid_parameter", "not_found", "unavailable"), (_QUEUE_NAME,),
+    ),
+    ("POST", "/v1/queues/{name}/resume"): Operation(
+        "resume_queue", "service", "Let a paused queue's jobs run again",
+        {200: Answer("Open, unless something else closes it.", "Queue", samples.QUEUE)},
+        ("invalid_parameter", "not_found", "unavailable"), (_QUEUE_NAME,),
     ),
     ("GET", "/v1/limits"): Operation(
         "read_limits", "service", "Read the limits", {200: Answer("Every limit.", "Limits", samples.LIMITS)},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 from fastapi import FastAPI
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,7 +30,7 @@ def _problem(request: Request, error: Exception) -> Response:
 
 
 def _redis(request: Request, error: Exception) -> Response:
-    if isinstance(error, ResponseError) and "OOM " not in str(error):
+    if isinstance(error, ResponseError) and not isinstance(error, OutOfMemoryError | ReadOnlyError):
         raise error  # a mistake of ours, not a state of Redis
     _log.warning("redis_failed", error=type(error).__name__)
     return problem_answer(request.scope, redis_problem(error))
@@ -38,6 +38,8 @@ def _redis(request: Request, error: Exception) -> Response:
 
 def redis_problem(error: Exception) -> Problem:
     """What a caller hears while Redis is unreachable or full."""
+    if isinstance(error, ReadOnlyError):
+        return problem("unavailable", "Redis takes no writes just now, as after a failover; try again shortly.")
     if "OOM " in str(error) or "maxmemory" in str(error):
         return problem("unavailable", "Redis is full (maxmemory); nothing can be stored until there is room.")
     return problem("unavailable", "Redis cannot be reached; nothing was lost, try again shortly.")

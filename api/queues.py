@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -12,11 +13,13 @@ from api.answers import json_answer
 from api.reading import query
 from api.resources import resources_of
 from dspy_jobs import names
+from dspy_jobs.outcomes import rfc3339
+from dspy_jobs.problems import fail
+from dspy_jobs.states import WaitReason
+from dspy_jobs.store.gates import close_gate, open_gate
 from dspy_jobs.store.operations import read_queues
-from dspy_jobs.store.records import QueueNumbers
-
-#: Nothing closes a queue yet.
-_OPEN = {"open": True, "reason": None, "until": None}
+from dspy_jobs.store.records import Gate, QueueNumbers
+from dspy_jobs.store.script import Operation
 
 
 async def get_queues(request: Request) -> Response:
@@ -29,6 +32,34 @@ async def get_queues(request: Request) -> Response:
     return json_answer({"data": [_view(queue, models[queue.name], now) for queue in queues]})
 
 
+async def post_pause(request: Request) -> Response:
+    """Let no further job of a queue start until it is resumed; submitting goes on."""
+    return await _turn(request, lambda queue: close_gate(queue, WaitReason.PAUSED))
+
+
+async def post_resume(request: Request) -> Response:
+    """Let a paused queue's jobs run again."""
+    return await _turn(request, lambda queue: open_gate(queue, WaitReason.PAUSED))
+
+
+async def _turn(request: Request, change: Callable[[str], Operation[int]]) -> Response:
+    resources = resources_of(request)
+    query(request, ())
+    name = request.path_params["name"]
+    model = name.removeprefix(names.queue(""))
+    if model not in resources.settings.models or name != names.queue(model):
+        raise fail("not_found", f"There is no queue {name!r}; see GET /v1/queues.")
+    await resources.store.run(change(name))
+    queue = (await resources.store.run(read_queues([name])))[0]
+    return json_answer(_view(queue, model, time.time() * 1000))
+
+
+def _gate(gate: Gate | None) -> dict[str, Any]:
+    if gate is None:
+        return {"open": True, "reason": None, "until": None}
+    return {"open": False, "reason": gate.reason, "until": rfc3339(gate.until) if gate.until else None}
+
+
 def _view(queue: QueueNumbers, model: str, now_ms: float) -> dict[str, Any]:
     waited = None if queue.oldest is None else round(max(0.0, now_ms - queue.oldest) / 1000, 3)
     return {
@@ -38,6 +69,6 @@ def _view(queue: QueueNumbers, model: str, now_ms: float) -> dict[str, Any]:
         "queued": queue.queued,
         "running": queue.running,
         "oldest_wait_seconds": waited,
-        "gate": _OPEN,
+        "gate": _gate(queue.gate),
         "workers": queue.workers,
     }

@@ -99,6 +99,7 @@ QUEUE = {
     "object": "queue", "name": "dspy.fast", "model": "fast", "queued": 12, "running": 128, "oldest_wait_seconds": 0.8,
     "gate": {"open": True, "reason": None, "until": None}, "workers": 1,
 }  # fmt: skip
+PAUSED_QUEUE = {**QUEUE, "gate": {"open": False, "reason": "paused", "until": None}}
 LIMITS = {
     **LimitSettings().model_dump(), "timeout_seconds": 300, "max_timeout_seconds": 3600, "expires_in_seconds": 86400,
     "max_attempts": 5, "retention_seconds": 604800, "tombstone_seconds": 2592000,

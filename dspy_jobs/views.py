@@ -13,7 +13,7 @@ from typing import Any
 
 from dspy_jobs.outcomes import rfc3339
 from dspy_jobs.states import BatchStatus, JobStatus, WaitReason
-from dspy_jobs.store.records import StoredBatch, StoredJob
+from dspy_jobs.store.records import Gate, StoredBatch, StoredJob
 
 #: Members of a batch's `counts` that add up to its `total`.
 COUNTED = tuple(status.value for status in JobStatus)
@@ -88,11 +88,18 @@ def _wait(job: StoredJob) -> dict[str, Any]:
         return {"wait_reason": reason, **({"until": rfc3339(until)} if until else {})}
     if job.paused:
         return {"wait_reason": WaitReason.PAUSED.value}
+    if job.gate:
+        return _closed(job.gate)
     if job.workers == 0:
         return {"wait_reason": WaitReason.NO_WORKERS.value}
     if job.rank:
         return {"wait_reason": WaitReason.BEHIND_N_JOBS.value, "behind": job.rank}
     return {}
+
+
+def _closed(gate: Gate) -> dict[str, Any]:
+    """Why a queue is closed, and until when if that is known."""
+    return {"wait_reason": gate.reason, **({"until": rfc3339(gate.until)} if gate.until else {})}
 
 
 def _attempts(job: StoredJob) -> list[dict[str, Any]]:
@@ -177,8 +184,7 @@ def batch_view(batch: StoredBatch, now_ms: int) -> dict[str, Any]:
     }
     if "ended_reason" in fields:
         view["ended_reason"] = fields["ended_reason"]
-    if reason := _batch_wait(batch, counts):
-        view["wait_reason"] = reason
+    view |= _batch_wait(batch, counts)
     return view
 
 
@@ -209,9 +215,11 @@ def _eta(batch: StoredBatch, counts: dict[str, int], now_ms: int) -> float | Non
     return round(left * elapsed / done, 1)
 
 
-def _batch_wait(batch: StoredBatch, counts: dict[str, int]) -> str | None:
+def _batch_wait(batch: StoredBatch, counts: dict[str, int]) -> dict[str, Any]:
     if batch.status == BatchStatus.PAUSED:
-        return WaitReason.PAUSED.value
-    if batch.status == BatchStatus.IN_PROGRESS and counts["queued"] and batch.workers == 0:
-        return WaitReason.NO_WORKERS.value
-    return None
+        return {"wait_reason": WaitReason.PAUSED.value}
+    if batch.status != BatchStatus.IN_PROGRESS or not counts["queued"]:
+        return {}
+    if batch.gate:
+        return _closed(batch.gate)
+    return {"wait_reason": WaitReason.NO_WORKERS.value} if batch.workers == 0 else {}
