@@ -1,0 +1,202 @@
+"""A batch under faults: workers killed, Redis restarted, a provider that fails; then everything is counted.
+
+`python -m tests.system.soak --jobs 20000 --seconds 600` is what `make soak` runs; a test runs a short one. The model
+server's own ledger says how many calls were answered, and how many of them for a prompt it had answered before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+
+from dspy_jobs.settings import load_settings
+from dspy_jobs.store import SyncStore, connect
+from dspy_jobs.waiting import wait_until
+from tests.conftest import ROOT
+from tests.system.fleet import Fleet
+from tests.system.own_redis import OwnRedis
+
+WORKERS = 2
+THREADS = 16
+
+CONFIG = f"""
+[worker]
+concurrency = {THREADS}
+lease_seconds = 4
+[jobs]
+max_attempts = 20
+max_worker_losses = 100
+[models.sandbox]
+model = "openai/sandbox;fail=500:0.03,429:0.02;retry_after=1;latency=LATENCY"
+base_url = "SANDBOX/v1"
+[programs.qa]
+signature = "question -> answer"
+"""
+
+
+@dataclass
+class Report:
+    """What a soak found."""
+
+    submitted: int = 0
+    succeeded: int = 0
+    failed: dict[str, int] | None = None
+    lost: int = 0
+    """Jobs neither ended nor under way at the end: must be 0."""
+    published_twice: int = 0
+    """Results beyond one a job: must be 0."""
+    calls_answered: int = 0
+    calls_paid_twice: int = 0
+    """Answered calls whose prompt had been answered before."""
+    in_flight_at_kills: int = 0
+    """Jobs that ran at the moment their worker was killed: the bound of what may be paid twice."""
+    workers_killed: int = 0
+    redis_restarts: int = 0
+    wrong_counts: int = 0
+    """Reads at which the batch's counts did not add up: must be 0."""
+    longest_recovery_seconds: float = 0.0
+    """Longest time from a kill until nothing was held by the dead worker."""
+    seconds: float = 0.0
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, fleet: Fleet, own_redis: OwnRedis, jobs: int, kill_every: float, restarts: int) -> None:
+        self._fleet, self._redis = fleet, own_redis
+        self._jobs, self._kill_every, self._restarts = jobs, kill_every, restarts
+        self._report = Report(submitted=jobs)
+        self._random = random.Random(1)
+        self._batch = ""
+
+    def run(self, seconds: float) -> Report:
+        """Submit, disturb until the batch ends or the time is over, let it end, count."""
+        started = time.monotonic()
+        for _ in range(WORKERS):
+            self._fleet.start()
+        self._batch = self._fleet.submit_batch(
+            "qa", [{"question": f"What is {n} times {n}?"} for n in range(self._jobs)]
+        )
+        next_kill = started + self._kill_every
+        while time.monotonic() < started + seconds and not self._ended():
+            self._check_counts()
+            if time.monotonic() >= next_kill:
+                next_kill = time.monotonic() + self._kill_every
+                self._disturb()
+            time.sleep(0.1)
+        assert wait_until(self._ended, seconds), (self._fleet.batch(self._batch), self._fleet.log()[-3000:])
+        self._report.seconds = time.monotonic() - started
+        return self._count()
+
+    def _ended(self) -> bool:
+        return self._fleet.batch(self._batch)["status"] == "ended"
+
+    def _disturb(self) -> None:
+        done = self._fleet.count(self._batch, "succeeded") / self._jobs
+        if self._report.redis_restarts < self._restarts and done > (self._report.redis_restarts + 1) / (
+            self._restarts + 2
+        ):
+            self._redis.kill()
+            self._redis.start()
+            self._report.redis_restarts += 1
+            return
+        self._kill_a_worker()
+
+    def _kill_a_worker(self) -> None:
+        alive = [process for process in self._fleet.processes if process.poll() is None]
+        victim = self._random.choice(alive)
+        worker = self._fleet.worker_id(victim.pid)
+        victim.kill()
+        victim.wait()
+        killed = time.monotonic()
+        self._report.workers_killed += 1
+        self._report.in_flight_at_kills += self._fleet.running_on(worker)
+        threading.Thread(target=self._time_recovery, args=(worker, killed), daemon=True).start()
+        self._fleet.start()
+
+    def _time_recovery(self, worker: str, killed: float) -> None:
+        store = SyncStore(connect(self._redis.url))
+        if wait_until(lambda: not store.redis.exists(f"dj:worker:{worker}:held"), 60):
+            took = time.monotonic() - killed
+            self._report.longest_recovery_seconds = max(self._report.longest_recovery_seconds, took)
+
+    def _check_counts(self) -> None:
+        fields = self._fleet.batch(self._batch)
+        parts = ("queued", "running", "succeeded", "failed", "canceled", "expired")
+        if sum(int(fields[part]) for part in parts) != int(fields["total"]):
+            self._report.wrong_counts += 1
+
+    def _count(self) -> Report:
+        report, jobs = self._report, self._fleet.jobs_of(self._batch)
+        report.succeeded = sum(job.status == "succeeded" for job in jobs)
+        problems = [job.outcome["problem"]["code"] for job in jobs if job.status == "failed" and job.outcome]
+        report.failed = dict(Counter(problems))
+        report.lost = self._jobs - report.succeeded - len(problems)
+        report.published_twice = self._fleet.results(self._batch) - len(jobs)
+        ledger = httpx.get(f"{self._fleet.sandbox}/ledger", timeout=30).json()["total"]
+        report.calls_answered, report.calls_paid_twice = ledger["completions"], ledger["duplicate_prompts"]
+        return report
+
+
+@contextmanager
+def fleet_on_own_redis(folder: Path, latency: float) -> Iterator[tuple[Fleet, OwnRedis]]:
+    """A fleet without workers yet, with its own Redis and model server."""
+    with ExitStack() as stack:
+        sandbox = subprocess.Popen(
+            [sys.executable, "-m", "sandbox", "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        stack.callback(sandbox.wait, 10)
+        stack.callback(sandbox.terminate)
+        assert sandbox.stdout is not None
+        stack.callback(sandbox.stdout.close)
+        url = sandbox.stdout.readline().split()[-1]
+        own_redis = OwnRedis(folder)
+        stack.callback(own_redis.end)
+        config = folder / "dspy-jobs.toml"
+        config.write_text(
+            CONFIG.replace("SANDBOX", url).replace("LATENCY", str(latency)).replace("sandbox;", "sandbox;", 1)
+        )
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("DSPY_JOBS_")}
+        environ = {"REDIS_URL": own_redis.url, "DSPY_JOBS_CONFIG": str(config)}
+        store = SyncStore(connect(own_redis.url))
+        settings = load_settings(config, environ)
+        fleet = Fleet(settings, store, {**inherited, **environ, "PYTHONPATH": str(ROOT)}, folder / "worker.log", url)
+        stack.callback(fleet.end)
+        yield fleet, own_redis
+
+
+def soak(jobs: int, seconds: float, kill_every: float = 5, restarts: int = 2, latency: float = 0.05) -> Report:
+    """Run one soak in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="dj-") as folder, fleet_on_own_redis(Path(folder), latency) as (fleet, own):
+        return Soak(fleet, own, jobs, kill_every, restarts).run(seconds)
+
+
+def main() -> int:
+    """Run and print; exit 1 if anything was lost, published twice, or paid twice without a kill to blame."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--latency", type=float, default=0.5)
+    options = parser.parse_args()
+    report = soak(options.jobs, options.seconds, latency=options.latency)
+    print(json.dumps(asdict(report), indent=2))
+    broken = report.lost or report.published_twice or report.wrong_counts
+    return int(bool(broken) or report.calls_paid_twice > report.in_flight_at_kills)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
