@@ -1,8 +1,9 @@
 """The limit: the same program in a thread pool of one process, without any queue.
 
 `python -m benchmarks.bare_dspy` reads orders from its standard input, one JSON object a line, and writes the seconds
-each took. Three ways to run a job, each adding what a worker adds:
-- `bare`: `dspy.Predict` over DSPy's native engine, as a careful user configures it;
+each took. Four ways to run a job, each adding what a worker adds:
+- `bare`: `dspy.Predict` with `dspy.LM(engine="lm15")`, as its documentation has it and a careful user sets it up;
+- `by_hand`: the same with an engine object of one's own, which spares DSPy choosing an engine for each call;
 - `guarded`: the same over the guarded engine (deadline, call budget, usage, cost);
 - `attempt`: a worker's whole attempt (typed inputs and outputs, outcome as JSON), without Redis and log lines.
 """
@@ -21,12 +22,16 @@ from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.lm15 import RouterConfig
 
 from benchmarks.batch import question
+from dspy_jobs.redis_url import redis_url
 from dspy_jobs.settings import load_settings
+from dspy_jobs.store import SyncStore, connect
 from dspy_jobs.store.records import Claim
 from worker.attempt import Runner
+from worker.circuit import circuits_of
 from worker.context import AttemptContext
 from worker.language_models import LanguageModels
 from worker.programs import load_programs
+from worker.rates import rate_storage
 
 THREADS = 128
 
@@ -34,7 +39,12 @@ Job = Callable[[str], Any]
 
 
 def bare_model(model: str, base_url: str) -> dspy.LM:
-    """`dspy.LM(engine="lm15")` with one connection a thread (its default of 100 would be fewer than threads)."""
+    """A model as DSPy's documentation has it, without its cache and retries."""
+    return dspy.LM(f"openai/{model}", api_base=base_url, api_key="x", engine="lm15", cache=False, num_retries=0)
+
+
+def model_by_hand(model: str, base_url: str) -> dspy.LM:
+    """The same over an engine object, with one connection a thread (the default of 100 is fewer than threads)."""
     provider = "openai-chat"
     config = RouterConfig(api_keys={provider: "x"}, base_urls={provider: base_url}, max_connections=THREADS)
     return dspy.LM(f"openai/{model}", engine=LM15Engine(config), cache=False, num_retries=0)
@@ -70,7 +80,7 @@ def attempt(runner: Runner, model: str) -> Job:
 
     def job(text: str) -> Any:
         request = {"inputs": {"question": text}}
-        claim = Claim("job", 1, 0, 0, "", "qa", model, request, 5, 0)
+        claim = Claim("job", 1, 0, 0, "", "qa", model, request, 5, 0, 0, (), False)
         settlement = runner.run(claim, request, runner.context_for(claim, request))
         if settlement.status != "succeeded":
             raise RuntimeError(str(settlement.attempt.error))
@@ -82,16 +92,20 @@ def attempt(runner: Runner, model: str) -> Job:
 def main() -> None:
     """Carry out orders until the input ends."""
     settings = load_settings()
-    models = LanguageModels(settings)
+    url = redis_url(settings)
+    models = LanguageModels(settings, circuits_of(settings, SyncStore(connect(url))), rate_storage(url))
     runner = Runner(settings, "bench", load_programs(settings), models)
-    bare_models = {name: bare_model(name, model.base_url or "") for name, model in settings.models.items()}
+    urls = {name: model.base_url or "" for name, model in settings.models.items()}
+    documented = {name: bare_model(name, url) for name, url in urls.items()}
+    by_hand = {name: model_by_hand(name, url) for name, url in urls.items()}
     with ThreadPoolExecutor(THREADS) as pool:
         print("ready", flush=True)
         for line in sys.stdin.buffer:
             order = orjson.loads(line)
             model, way = order["model"], order["way"]
             job = {
-                "bare": lambda name: bare(bare_models[name]),
+                "bare": lambda name: bare(documented[name]),
+                "by_hand": lambda name: bare(by_hand[name]),
                 "guarded": lambda name: guarded(models.get(name)),
                 "attempt": lambda name: attempt(runner, name),
             }[way](model)

@@ -15,7 +15,8 @@ JOBS = 5000
 #: Jobs of a turn before the first round: connections and pools are built, every path has run once.
 WARM_UP = 400
 
-BARE, GUARDED, ATTEMPT = "bare DSPy in a thread pool", "… over the guarded engine", "… a worker's whole attempt"
+BARE, BY_HAND = "bare DSPy in a thread pool", "… over an engine object of one's own"
+GUARDED, ATTEMPT = "… over the guarded engine", "… a worker's whole attempt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def contenders_of(rig: Rig) -> list[Contender]:
     """Everyone, started and waiting."""
     threads = rig.start("benchmarks.bare_dspy", **rig.environ)
     threads.find("(ready)")
-    ways = (("bare", BARE), ("guarded", GUARDED), ("attempt", ATTEMPT))
+    ways = (("bare", BARE), ("by_hand", BY_HAND), ("guarded", GUARDED), ("attempt", ATTEMPT))
     return [
         *(BareDspy(threads, way, name) for way, name in ways),
         PlainCelery(rig, "early", 2, 3),

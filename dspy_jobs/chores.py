@@ -95,10 +95,10 @@ def resend(settings: Settings) -> Plan[None]:
             pass
 
 
-def expire() -> Plan[None]:
+def expire(settings: Settings) -> Plan[None]:
     """End jobs that did not start in time."""
-    step = 500
-    while (yield expire_due(step)) == step:
+    step, queues = 500, [names.queue(model) for model in settings.models]
+    while (yield expire_due(step, settings.jobs.expires_in_seconds, queues)) >= step:
         pass
 
 
@@ -113,7 +113,7 @@ def rare_chores(settings: Settings, now_ms: int) -> Plan[None]:
 def all_chores(settings: Settings) -> Plan[None]:
     """One round of everything a dead process may have left."""
     yield from wake()
-    yield from expire()
+    yield from expire(settings)
     yield from recover(settings.jobs.max_worker_losses)
     found = yield find_chores(STALE_UPLOAD_MS)
     for batch_id in found.canceling:

@@ -19,6 +19,7 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
+from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.settings import Settings
 
 _ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -42,15 +43,20 @@ _EVENT_LINE = re.compile(rb'\{"|\d{4}-\d\d-\d\dT\S+ +(debug|info|warning|error|c
 _PLAIN_VALUE = re.compile(r'[^\s"=]+\Z')
 
 
-def configure_logging(settings: Settings, process: str, to: TextIO | None = None) -> None:
-    """Send the events of structlog and the standard library to stdout, or `to`, marked with the process's name."""
+def configure_logging(
+    settings: Settings, process: str, to: TextIO | None = None, lines: LineWriter | None = None
+) -> None:
+    """Send the events of structlog and the standard library to stdout, or `to`, marked with the process's name.
+
+    With `lines` structlog's events are written by that writer's own thread.
+    """
     stream = to or sys.stdout
     render = _as_json if settings.log_format == "json" else _as_text
     shared = _processors(process)
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=lines or structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=True,
     )
     _route_standard_library(shared, render, settings.log_level.upper(), stream)

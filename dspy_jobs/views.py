@@ -52,7 +52,7 @@ def job_result(job: StoredJob) -> dict[str, Any]:
         "batch_id": fields.get("batch") or None,
         "custom_id": request.get("custom_id"),
         "request_id": request.get("request_id"),
-        "attempt": int(fields["attempt"]),
+        "attempt": int(fields.get("attempt", 0)),
         "attempts": [_attempt_view(attempt) for attempt in attempts],
         **_ending(job, outcome, request),
         "cache": outcome.get("cache"),

@@ -7,6 +7,7 @@ import sys
 from celery import signals
 from redis.exceptions import RedisError
 
+from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.settings import ConfigurationError
 
@@ -17,8 +18,9 @@ def main() -> int:
         from worker.app import app, queues_of, settings
         from worker.process import WorkerProcess
 
-        configure_logging(settings, "worker")
-        process = WorkerProcess(settings)
+        lines = LineWriter(sys.stdout)
+        configure_logging(settings, "worker", lines=lines)
+        process = WorkerProcess(settings, before_exit=lines.flush)
         process.start()
     except ConfigurationError as error:
         print(error, file=sys.stderr)
@@ -31,9 +33,9 @@ def main() -> int:
     signals.setup_logging.connect(lambda **_: None, weak=False)
     app.worker_main(
         [
-            "worker", f"--concurrency={settings.worker.concurrency}",
+            "--quiet", "worker", f"--concurrency={settings.worker.concurrency}",
             f"--queues={','.join(queues_of(settings))}", f"--hostname=worker-{process.worker_id}@%h",
-            "--without-gossip", "--without-mingle", "--loglevel=warning", "--task-events",
+            "--without-gossip", "--without-mingle", "--loglevel=warning",
         ]
     )  # fmt: skip
     return 0

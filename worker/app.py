@@ -35,7 +35,6 @@ def make_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=0,  # no limit of Celery's: the open queues are the limit
         worker_disable_rate_limits=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_send_task_events=True,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,

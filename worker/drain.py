@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 import structlog
 from redis.exceptions import RedisError
@@ -17,7 +18,10 @@ log = structlog.get_logger("worker")
 class Drain:
     """Begun by the first signal; a second one, or the grace's end, gives everything back and exits at once."""
 
-    def __init__(self, chunk_runner: ChunkRunner, store: SyncStore, queues: list[str]) -> None:
+    def __init__(
+        self, chunk_runner: ChunkRunner, store: SyncStore, queues: list[str], before_exit: Callable[[], None]
+    ) -> None:
+        self._before_exit = before_exit
         self._chunk_runner = chunk_runner
         self._store = store
         self._queues = queues
@@ -38,6 +42,7 @@ class Drain:
         self._hurry.wait(self._chunk_runner.runner.settings.worker.drain_seconds)
         # Still here: the process would have ended by itself had every job ended.
         log.warning("worker_gives_back", worker=worker, returned=self._give_back())
+        self._before_exit()
         os._exit(0)
 
     def _leave(self) -> None:

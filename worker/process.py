@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -46,8 +47,8 @@ def new_worker_id() -> str:
 class WorkerProcess:
     """Everything one worker process owns."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Builds programs and models.
+    def __init__(self, settings: Settings, before_exit: Callable[[], None]) -> None:
+        """Builds programs and models. `before_exit` is called before the process ends at once, to save its last words.
 
         Raises:
             ConfigurationError: a program or model cannot be built.
@@ -63,8 +64,8 @@ class WorkerProcess:
         self.chunks = ChunkRunner(runner, store, BatchRequests(store.redis), gates=consumption.gates)
         self._own_store = SyncStore(connect(url))
         self.housekeeping = Housekeeping(self.chunks, self._own_store, queues, circuits)
-        self.drain = Drain(self.chunks, SyncStore(connect(url)), queues)
-        self.watchdog = Watchdog(self.chunks)
+        self.drain = Drain(self.chunks, SyncStore(connect(url)), queues, before_exit)
+        self.watchdog = Watchdog(self.chunks, before_exit)
 
     def attach(self, app: Celery) -> None:
         """Register the task and follow the Celery worker's start and stop."""

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -28,8 +29,9 @@ STUCK_SHARE = 0.25
 class Watchdog(threading.Thread):
     """Looks every second whether the worker is of use."""
 
-    def __init__(self, chunk_runner: ChunkRunner) -> None:
+    def __init__(self, chunk_runner: ChunkRunner, before_exit: Callable[[], None]) -> None:
         super().__init__(name="watchdog", daemon=True)
+        self._before_exit = before_exit
         self._chunk_runner = chunk_runner
 
     def run(self) -> None:
@@ -41,6 +43,7 @@ class Watchdog(threading.Thread):
             os.kill(os.getpid(), signal.SIGTERM)
             # The handler needs a main thread that runs; where even that is stuck, nothing but this ends the process.
             time.sleep(2 * self._chunk_runner.runner.settings.worker.drain_seconds)
+            self._before_exit()
             os._exit(os.EX_SOFTWARE)
 
     def _what_is_wrong(self) -> str:

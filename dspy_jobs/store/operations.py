@@ -27,7 +27,7 @@ from dspy_jobs.store.records import (
 )
 from dspy_jobs.store.script import Operation, script
 
-_CANCELED = orjson.dumps(problem("canceled", "The job was canceled before it ended.").model_dump(exclude_none=True))
+CANCELED = orjson.dumps(problem("canceled", "The job was canceled before it ended.").model_dump(exclude_none=True))
 EXPIRED = orjson.dumps(
     problem("expired", "The job did not start within its expires_in_seconds.").model_dump(exclude_none=True)
 )
@@ -43,12 +43,19 @@ class Lifetimes:
     expires_in: int
     retention: int
     tombstone: int
+    is_sooner: bool = False
+    """Whether the job must start sooner than others."""
 
     @classmethod
     def of(cls, jobs: JobSettings, expires_in_seconds: float | None = None) -> Lifetimes:
         """The configured lifetimes, with the caller's time to start if it gave one."""
         expires = jobs.expires_in_seconds if expires_in_seconds is None else expires_in_seconds
-        return cls(int(expires * 1000), int(jobs.retention_seconds * 1000), int(jobs.tombstone_seconds * 1000))
+        return cls(
+            int(expires * 1000),
+            int(jobs.retention_seconds * 1000),
+            int(jobs.tombstone_seconds * 1000),
+            expires < jobs.expires_in_seconds,
+        )
 
 
 def _time(now_ms: int | None) -> str:
@@ -83,7 +90,7 @@ def submit_job(
     """Accept a job: its record and its message in one step. Answers (accepted, creation time or jobs queued)."""
     args = (
         _time(now_ms), job_id, request, MESSAGE_TEMPLATE, queue_limit, lifetimes.retention, lifetimes.tombstone,
-        lifetimes.expires_in, queue, step, *_flat(fields),
+        lifetimes.expires_in, queue, step, "1" if lifetimes.is_sooner else "0", *_flat(fields),
     )  # fmt: skip
     return Operation(script("submit_job"), args, lambda raw: (raw[0] == b"accepted", int(raw[1])))
 
@@ -256,7 +263,7 @@ def retry_later(
     """
     delay = int(delay_seconds * 1000)
     args = (
-        _time(now_ms), worker, claim.id, claim.attempt, attempt, delay, wait_reason, _CANCELED,
+        _time(now_ms), worker, claim.id, claim.attempt, attempt, delay, wait_reason, CANCELED,
         counter, fall_back_to, *spent.args(),
     )  # fmt: skip
     return Operation(script("retry_later"), args, _text)
@@ -300,7 +307,7 @@ def retire_worker(worker: str, queues: Sequence[str]) -> Operation[int]:
 
 def recover_lost(max_losses: int, limit: int = 200, now_ms: int | None = None) -> Operation[tuple[int, int]]:
     """Queue again what lost workers held. Answers (recovered, failed for good)."""
-    args = (_time(now_ms), MESSAGE_TEMPLATE, limit, max_losses, _WORKER_LOST, _CANCELED)
+    args = (_time(now_ms), MESSAGE_TEMPLATE, limit, max_losses, _WORKER_LOST, CANCELED)
     return Operation(script("recover_lost"), args, lambda raw: (int(raw[0]), int(raw[1])))
 
 
@@ -333,7 +340,7 @@ def find_chores(stale_ms: int, limit: int = 50, now_ms: int | None = None) -> Op
 
 def cancel_job(job_id: str, now_ms: int | None = None) -> Operation[tuple[str, str]]:
     """Cancel a job. Answers (`missing | canceled | canceling | finished`, its status)."""
-    args = (_time(now_ms), job_id, _CANCELED)
+    args = (_time(now_ms), job_id, CANCELED)
     return Operation(script("cancel_job"), args, lambda raw: (_text(raw[0]), _text(raw[1])))
 
 
@@ -370,7 +377,7 @@ def cancel_batch(
     batch_id: str, position: int = 0, limit: int = 500, now_ms: int | None = None
 ) -> Operation[tuple[str, int]]:
     """One step of canceling a batch. Answers (status before or `missing`, next position or -1 when through)."""
-    args = (_time(now_ms), batch_id, _CANCELED, position, limit)
+    args = (_time(now_ms), batch_id, CANCELED, position, limit)
     return Operation(script("cancel_batch"), args, lambda raw: (_text(raw[0]), int(raw[1])))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 
 from dspy_jobs.ids import first_batch_id, first_job_id
 from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.problems import problem
-from dspy_jobs.store.operations import EXPIRED
+from dspy_jobs.store.operations import CANCELED, EXPIRED
 from dspy_jobs.store.script import Operation, script
 
 _STOPPED = orjson.dumps(
@@ -17,13 +19,16 @@ _STOPPED = orjson.dumps(
 
 def surrender_jobs(worker: str, limit: int = 500, now_ms: int | None = None) -> Operation[int]:
     """Give back up to `limit` of the jobs a stopping worker holds, running or not. Answers how many went back."""
-    args = ("" if now_ms is None else now_ms, worker, MESSAGE_TEMPLATE, limit, _STOPPED)
+    args = ("" if now_ms is None else now_ms, worker, MESSAGE_TEMPLATE, limit, _STOPPED, CANCELED)
     return Operation(script("surrender_jobs"), args, int)
 
 
-def expire_due(limit: int = 500, now_ms: int | None = None) -> Operation[int]:
-    """End jobs that did not start in time. Answers how many were looked at; `limit` means there are more."""
-    args = ("" if now_ms is None else now_ms, EXPIRED, limit)
+def expire_due(limit: int, usual_seconds: float, queues: Sequence[str], now_ms: int | None = None) -> Operation[int]:
+    """End jobs that did not start in time. Answers how many were looked at; `limit` or more means there are more.
+
+    `usual_seconds` is the time to start of jobs whose callers asked for nothing else.
+    """
+    args = ("" if now_ms is None else now_ms, EXPIRED, limit, int(usual_seconds * 1000), *queues)
     return Operation(script("expire_due"), args, int)
 
 

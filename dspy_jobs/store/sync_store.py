@@ -74,13 +74,23 @@ class SyncStore:
         return replies
 
     def _send(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        if len(operations) == 1:
-            operation = operations[0]
-            try:
-                return [self.redis.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)]  # type: ignore[no-untyped-call]
-            except ResponseError as error:
-                return [error]
-        with self.redis.pipeline(transaction=False) as pipe:
-            for operation in operations:
-                pipe.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)  # type: ignore[no-untyped-call]
-            return list(pipe.execute(raise_on_error=False))
+        """One write, one read an operation: redis-py's own pipeline costs as much again in bookkeeping."""
+        commands = [("EVALSHA", operation.script.sha, 0, *operation.args) for operation in operations]
+        pool = self.redis.connection_pool
+        connection = pool.get_connection()
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))  # type: ignore[no-untyped-call]
+            return [_reply(connection) for _ in commands]
+        except BaseException:
+            # What is left unread must not be taken for the next command's answer.
+            connection.disconnect()  # type: ignore[no-untyped-call]
+            raise
+        finally:
+            pool.release(connection)
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error

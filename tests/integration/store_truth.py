@@ -23,6 +23,8 @@ TRANSITIONS = {
     "canceled": {"queued"},
     "expired": {"queued"},
 }
+#: Fields that a job's record need not hold from the start.
+NEW_JOB = {"batch": "", "attempt": "0"}
 TERMINAL = {"succeeded", "failed", "canceled", "expired"}
 CELERY_STATE = {"succeeded": "SUCCESS", "failed": "FAILURE", "expired": "FAILURE", "canceled": "REVOKED"}
 
@@ -50,7 +52,6 @@ class Truth:
     numbers: dict[str, dict[str, int]]
     """Counts of each queue, and under `totals` those of all."""
     leased: set[str]
-    canceling: set[str]
 
     def reachable(self) -> set[tuple[str, str]]:
         """(list, job) of every message in a queue."""
@@ -63,7 +64,9 @@ class Truth:
     def statuses(self, **wanted: str) -> Counter[str]:
         """Numbers of jobs by state, of those whose fields are as wanted."""
         return Counter(
-            job["status"] for job in self.jobs.values() if all(job[name] == value for name, value in wanted.items())
+            job["status"]
+            for job in self.jobs.values()
+            if all(job.get(name, "") == value for name, value in wanted.items())
         )
 
 
@@ -86,7 +89,7 @@ def read_truth(
             pipe.lrange(name, 0, -1)
         for worker in workers:
             pipe.smembers(names.worker_held(worker))
-        pipe.hgetall(names.TOTALS).zrange(names.DELAYED, 0, -1).zrange(names.WORKERS, 0, -1).smembers(names.CANCELING)
+        pipe.hgetall(names.TOTALS).zrange(names.DELAYED, 0, -1).zrange(names.WORKERS, 0, -1)
         replies = iter(pipe.execute())
     read = {job_id: (_fields(next(replies)), _loads(next(replies))) for job_id in jobs}
     batch = {b: (_fields(next(replies)), *(_texts(next(replies)) for _ in range(3))) for b in batches}
@@ -96,22 +99,23 @@ def read_truth(
     }
     messages = {name: next(replies) for name in lists}
     held = {worker: _texts(next(replies)) for worker in workers}
-    totals, delayed, leased, canceling = next(replies), next(replies), next(replies), next(replies)
+    totals, delayed, leased = next(replies), next(replies), next(replies)
     truth = Truth(
-        jobs={job_id: fields for job_id, (fields, _) in read.items()},
+        jobs={job_id: NEW_JOB | fields for job_id, (fields, _) in read.items()},
         outcomes={job_id: outcome for job_id, (_, outcome) in read.items()},
         batches={batch_id: b[0] for batch_id, b in batch.items()},
         members={batch_id: b[1] for batch_id, b in batch.items()},
         results={batch_id: b[2] for batch_id, b in batch.items()},
         places={job_id: [] for job_id in jobs},
         messages=messages,
-        numbers={name: _numbers(fields) for name, (fields, _) in queue_.items()} | {"totals": _numbers(_fields(totals))},
+        numbers={name: _numbers(fields) for name, (fields, _) in queue_.items()}
+        | {"totals": _numbers(_fields(totals))},
         leased=set(_texts(leased)),
-        canceling=set(_texts(canceling)),
     )
     _put(truth, "waiting", [job_id for _, waiting in queue_.values() for job_id in waiting])
     _put(truth, "delayed", _texts(delayed))
-    _put(truth, "parked", [job_id for b in batch.values() for job_id in b[3]])
+    in_parked_lists = {job_id for b in batch.values() for job_id in b[3]}
+    _put(truth, "parked", [job_id for job_id in in_parked_lists if "parked" in truth.jobs.get(job_id, {})])
     for worker, ids in held.items():
         _put(truth, f"held by {worker}", ids)
     for batch_id, ids in truth.members.items():
@@ -163,9 +167,7 @@ def check_places(truth: Truth, lost: set[str]) -> None:
     reachable = truth.reachable()
     for job_id, job in truth.jobs.items():
         places = truth.places[job_id]
-        if job["batch"] in truth.canceling:
-            # What was parked is dropped whole with the last step of the cancellation.
-            places = [place for place in places if place != "parked"] or places[: job["status"] == "queued"]
+        assert ("cancel" not in job) or job["status"] == "running", (job_id, "a wish to cancel outlived its attempt")
         if job["status"] == "queued":
             assert len(places) == 1, (job_id, places)
         elif job["status"] == "running":
@@ -174,7 +176,9 @@ def check_places(truth: Truth, lost: set[str]) -> None:
             assert places == [], (job_id, places)
         if places == ["waiting"]:
             assert (truth.queue_list(job_id), job_id) in reachable or job_id in lost, job_id
-    holders = {place.removeprefix("held by ") for places in truth.places.values() for place in places if "held" in place}
+    holders = {
+        place.removeprefix("held by ") for places in truth.places.values() for place in places if "held" in place
+    }
     assert holders <= truth.leased, "a holder without a lease could never be found lost"
     assert truth.places.keys() == truth.jobs.keys(), "a list names a job nobody knows"
 
@@ -188,7 +192,7 @@ def check_outcomes(truth: Truth, endings: Counter[str], erased: set[str]) -> Non
         if outcome is not None:
             assert outcome["status"] == CELERY_STATE[job["status"]], job_id
             assert outcome["task_id"] == job_id
-        if job["batch"]:
+        if job.get("batch"):
             results = truth.results[job["batch"]]
             assert results.count(job_id) == endings[job_id], job_id
             assert ("place" in job) == ended, job_id
@@ -221,7 +225,7 @@ def check_transitions(before: Truth, after: Truth) -> tuple[Counter[str], Counte
     for job_id, job in after.jobs.items():
         was = before.jobs.get(job_id, {"status": "queued", "attempt": "0"})
         assert job["status"] == was["status"] or job["status"] in TRANSITIONS[was["status"]], (job_id, was["status"])
-        assert int(job["attempt"]) - int(was["attempt"]) == (
+        assert int(job.get("attempt", 0)) - int(was.get("attempt", 0)) == (
             (was["status"], job["status"]) == ("queued", "running")
         ), job_id
         jobs[job_id] += was["status"] not in TERMINAL and job["status"] in TERMINAL

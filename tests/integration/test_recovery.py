@@ -84,14 +84,22 @@ def test_a_lost_message_of_another_priority_is_found(store: SyncStore) -> None:
 def test_a_late_job_expires_without_any_worker(store: SyncStore) -> None:
     """A job that did not start in time ends as expired, and its neighbours do not."""
     late, early = submit(store, now=1000, expires_in=5), submit(store, now=1000, expires_in=500)
-    store.run(recovery.expire_due(now_ms=7000))
+    store.run(recovery.expire_due(500, 86_400, [QUEUE], now_ms=7000))
     assert (status(store, late), status(store, early)) == ("expired", "queued")
+
+
+def test_usual_jobs_are_found_by_the_age_of_their_messages(store: SyncStore) -> None:
+    """A job that asked for no time of its own expires after the usual one; one that may wait longer does not."""
+    usual, patient = submit(store, now=1000), submit(store, now=1000, expires_in=10**6)
+    looked_at = [store.run(recovery.expire_due(10, 86_400, [QUEUE], now_ms=90_000_000)) for _ in range(2)]
+    assert looked_at == [2, 0]
+    assert (status(store, usual), status(store, patient)) == ("expired", "queued")
 
 
 def test_a_batch_expires_in_bounded_steps(store: SyncStore) -> None:
     """A batch's jobs expire a few at a time until all have, and it ends as expired."""
     batch_id = submit_batch(store, now=1000, jobs=25, expires_in=5)
-    looked_at = [store.run(recovery.expire_due(10, now_ms=9000)) for _ in range(4)]
+    looked_at = [store.run(recovery.expire_due(10, 86_400, [QUEUE], now_ms=9000)) for _ in range(4)]
     assert looked_at == [10, 10, 5, 0]
     batch = store.run(operations.read_batch(batch_id))
     assert batch is not None
@@ -102,7 +110,7 @@ def test_a_started_job_never_expires(store: SyncStore) -> None:
     """Once an attempt began, the time to start no longer matters."""
     job_id = submit(store, now=1000, expires_in=5)
     store.run_all([operations.take_jobs("w", [job_id]), operations.claim_job("w", job_id, "n", now_ms=2000)])
-    store.run(recovery.expire_due(now_ms=9000))
+    store.run(recovery.expire_due(500, 86_400, [QUEUE], now_ms=9000))
     assert status(store, job_id) == "running"
 
 

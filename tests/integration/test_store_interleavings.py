@@ -19,14 +19,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from dspy_jobs import names
 from dspy_jobs.states import Priority
-from dspy_jobs.store import SyncStore, operations
+from dspy_jobs.store import SyncStore, gates, operations, recovery
 from dspy_jobs.store.operations import BatchHead, Lifetimes, Spent
 from dspy_jobs.store.records import Claim
 from tests.conftest import is_permanent, keys_without_lifetime
 from tests.integration import store_truth
 from tests.integration.store_truth import Truth, message_ids, read_truth
 
-EXAMPLES = int(os.environ.get("STORE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("STORE_EXAMPLES", "250"))
 STEPS = 50
 
 T = TypeVar("T")
@@ -34,12 +34,14 @@ T = TypeVar("T")
 QUEUES = ("dspy.fast", "dspy.slow")
 WORKERS = ("w1", "w2")
 #: So long that nothing vanishes by Redis's own clock while the tests' clock runs ahead.
-LIFETIMES = Lifetimes(expires_in=30_000, retention=1_000_000, tombstone=2_000_000)
+LIFETIMES = Lifetimes(expires_in=100_000, retention=1_000_000, tombstone=2_000_000)
 LEASE_SECONDS = 5.0
 MANY = 1000
 #: So few that they often meet.
-MOST_JOBS = 7
-MOST_BATCHES = 2
+MOST_LIVE_JOBS = 4
+MOST_BATCHES = 3
+#: What callers want; what ends jobs is rarer than what keeps them going.
+WISHES = ["cancel job", "retry", "retry", "pause", "resume", "resume", "cancel batch", "erase"]
 
 picks = st.integers(0, 10**6)
 queues = st.sampled_from(QUEUES)
@@ -126,12 +128,12 @@ class Interleavings(RuleBasedStateMachine):
 
     # ---- callers -----------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.jobs) < MOST_JOBS)
+    @precondition(lambda self: len(self.jobs) - len(self.ended) < MOST_LIVE_JOBS)
     @rule(queue=queues, priority=priorities, full=st.sampled_from([False] * 4 + [True]))
     def submit(self, queue: str, priority: Priority, full: bool) -> None:
         """Somebody submits one job."""
         job_id, queued = self.new("job"), self.truth.numbers["totals"]["queued"]
-        fields = {"program": "qa", "model": "fast", "max_attempts": 3}
+        fields = {"program": "qa", "model": queue.removeprefix("dspy."), "max_attempts": 3}
         limit = queued if full else MANY
         submission = operations.submit_job(job_id, b"{}", queue, priority.step, fields, LIFETIMES, limit, self.now)
         accepted = self.store.run(submission)
@@ -145,13 +147,16 @@ class Interleavings(RuleBasedStateMachine):
         """Somebody begins to upload a batch."""
         batch_id = self.new("batch")
         self.uploads[batch_id] = []
-        self.heads[batch_id] = BatchHead(batch_id, queue, priority.step, "qa", "fast", 3, LIFETIMES)
+        model = queue.removeprefix("dspy.")
+        self.heads[batch_id] = BatchHead(batch_id, queue, priority.step, "qa", model, 3, LIFETIMES)
         self._stage(batch_id, size)
         if whole:
             self._commit(batch_id, "accepted")
 
     @precondition(lambda self: self.uploads)
-    @rule(number=picks, size=st.integers(1, 3), fate=st.sampled_from(["more", "accepted", "queue_full", "lost", "swept"]))
+    @rule(
+        number=picks, size=st.integers(1, 3), fate=st.sampled_from(["more", "accepted", "queue_full", "lost", "swept"])
+    )
     def upload_more(self, number: int, size: int, fate: str) -> None:
         """More of an upload arrives, or it is complete, or a part of it is swept away."""
         batch_id = pick(list(self.uploads), number)
@@ -190,38 +195,42 @@ class Interleavings(RuleBasedStateMachine):
         return [batch_id for batch_id in self.heads if "status" in self.truth.batches[batch_id]]
 
     @precondition(lambda self: self.jobs)
-    @rule(number=picks)
-    def cancel_job(self, number: int) -> None:
-        """Somebody cancels a job."""
-        job_id = pick(self.jobs, number)
+    @rule(wish=st.sampled_from(WISHES), number=picks, limit=st.integers(1, 3), flag=st.booleans())
+    def ask(self, wish: str, number: int, limit: int, flag: bool) -> None:
+        """Somebody wants a job or a batch changed."""
+        if wish in ("cancel job", "retry", "erase"):
+            act = {"cancel job": self._cancel_job, "retry": self._retry, "erase": self._erase}[wish]
+            act(number)
+        elif self.committed:
+            batch_id = pick(self.committed, number)
+            if wish == "cancel batch":
+                self._cancel_batch(batch_id, limit, flag)
+            elif wish == "pause":
+                self._pause(batch_id)
+            else:
+                self._resume(batch_id, limit, number % 4, flag)
+
+    def _cancel_job(self, number: int) -> None:
+        live = [job_id for job_id in self.jobs if job_id not in self.ended]
+        job_id = pick(live or self.jobs if number % 4 else self.jobs, number // 4)
         status = self.truth.jobs[job_id]["status"]
         what, now_is = self.store.run(operations.cancel_job(job_id, self.now))
         expected = {"queued": ("canceled", "canceled"), "running": ("canceling", "running")}
         expected |= {"canceled": ("canceled", "canceled")}
         assert (what, now_is) == expected.get(status, ("finished", status))
 
-    @precondition(lambda self: self.committed)
-    @rule(number=picks, limit=st.integers(1, 3), again=st.booleans())
-    def cancel_batch(self, number: int, limit: int, again: bool) -> None:
+    def _cancel_batch(self, batch_id: str, limit: int, again: bool) -> None:
         """A step of a batch's cancellation, perhaps from the start again."""
-        batch_id = pick(self.committed, number)
-        position = 0 if again else max(0, self.positions.get(batch_id, 0))
+        is_new = again or self.truth.batches[batch_id]["status"] != "canceling"
+        position = 0 if is_new else max(0, self.positions[batch_id])
         before, after = self.store.run(operations.cancel_batch(batch_id, position, limit, self.now))
         assert before == self.truth.batches[batch_id]["status"]
         self.positions[batch_id] = after
 
-    @precondition(lambda self: self.committed)
-    @rule(number=picks)
-    def pause(self, number: int) -> None:
-        """Somebody pauses a batch."""
-        batch_id = pick(self.committed, number)
+    def _pause(self, batch_id: str) -> None:
         assert self.store.run(operations.pause_batch(batch_id)) == self.truth.batches[batch_id]["status"]
 
-    @precondition(lambda self: self.committed)
-    @rule(number=picks, size=st.integers(1, 3), limit=st.integers(0, 3), unpause=st.booleans())
-    def resume(self, number: int, size: int, limit: int, unpause: bool) -> None:
-        """A step of a batch's resumption."""
-        batch_id = pick(self.committed, number)
+    def _resume(self, batch_id: str, size: int, limit: int, unpause: bool) -> None:
         before, _ = self.store.run(operations.resume_batch(batch_id, size, limit, unpause, self.now))
         assert before == self.truth.batches[batch_id]["status"]
 
@@ -230,21 +239,16 @@ class Interleavings(RuleBasedStateMachine):
         """Jobs that have ended."""
         return [job_id for job_id, job in self.truth.jobs.items() if job["status"] in store_truth.TERMINAL]
 
-    @precondition(lambda self: self.ended)
-    @rule(numbers=st.lists(picks, min_size=1, max_size=3), size=st.integers(1, 3))
-    def retry(self, numbers: list[int], size: int) -> None:
-        """Somebody retries jobs, some of which may not be retried."""
-        ids = [pick(self.ended if number % 4 else self.jobs, number // 4) for number in numbers]
+    def _retry(self, number: int) -> None:
+        """Perhaps of several jobs, some of which may not be retried."""
+        ids = [pick(self.ended or self.jobs, number), *(self.jobs if number % 5 == 0 else [])]
         fit = {j for j in ids if self.truth.jobs[j]["status"] in ("failed", "canceled", "expired")} - self.erased
-        requeued, refused = self.store.run(operations.retry_jobs(ids, LIFETIMES, size, self.now))
+        requeued, refused = self.store.run(operations.retry_jobs(ids, LIFETIMES, 1 + number % 3, self.now))
         assert requeued == len(fit)
         assert bool(refused) == (len(fit) < len(ids))
 
-    @precondition(lambda self: self.ended)
-    @rule(number=picks)
-    def erase(self, number: int) -> None:
-        """Somebody deletes a job."""
-        job_id = pick(self.ended if number % 4 else self.jobs, number // 4)
+    def _erase(self, number: int) -> None:
+        job_id = pick(self.jobs if number % 4 else self.ended or self.jobs, number // 4)
         status = self.truth.jobs[job_id]["status"]
         answer = self.store.run(operations.erase_job(job_id))
         assert answer == ("erased" if status in store_truth.TERMINAL else status)
@@ -347,20 +351,22 @@ class Interleavings(RuleBasedStateMachine):
         assert finished or before == self._dump(), "a stale outcome changes nothing"
 
     @precondition(lambda self: self.claims)
-    @rule(number=picks, delay=st.sampled_from([0.0, 3.0]))
-    def retry_later(self, number: int, delay: float) -> None:
+    @rule(number=picks, delay=st.sampled_from([0.0, 3.0]), model=st.sampled_from(["", "", "fast", "slow"]))
+    def retry_later(self, number: int, delay: float, model: str) -> None:
         """A thread's attempt failed, which it may have lost long ago."""
         worker, claim, _ = pick(self.claims[::-1], number % 3 if number % 2 else number)
         record = orjson.dumps({"number": claim.attempt})
         is_current, before = self._is_current(worker, claim), self._dump()
         is_canceled = self.truth.jobs[claim.id].get("cancel") == "1"
-        operation = operations.retry_later(worker, claim, record, delay, "retry_scheduled", Spent(), self.now)
+        operation = operations.retry_later(
+            worker, claim, record, delay, "retry_scheduled", Spent(), "tries", model, now_ms=self.now
+        )
         answer = self.store.run(operation)
         assert answer == ("stale" if not is_current else "canceled" if is_canceled else "delayed")
         assert answer != "stale" or before == self._dump(), "a stale attempt changes nothing"
 
     def _dump(self) -> dict[bytes, bytes | None]:
-        return {key: self.client.dump(key) for key in self.client.keys()}  # type: ignore[union-attr,misc]
+        return {key: self.client.dump(key) for key in self.client.scan_iter()}
 
     @precondition(lambda self: self.taken)
     @rule(numbers=st.lists(picks, min_size=1, max_size=3), size=st.integers(1, 2))
@@ -369,6 +375,23 @@ class Interleavings(RuleBasedStateMachine):
         worker = pick(self.taken, numbers[0])[0]
         ids = list(dict.fromkeys(j for w, j in (pick(self.taken, n) for n in numbers) if w == worker))
         self.store.run(operations.hand_back(worker, ids, size, self.now))
+
+    @precondition(lambda self: self.taken)
+    @rule(number=picks, model=st.sampled_from(["fast", "slow"]))
+    def divert(self, number: int, model: str) -> None:
+        """A thread sends a job that it took and did not start to another model."""
+        worker, job_id = pick(self.taken, number)
+        job = self.truth.jobs[job_id]
+        held = job["status"] == "queued" and job.get("owner") == worker
+        diverted = self.store.run(gates.divert_job(worker, job_id, model, now_ms=self.now))
+        assert bool(diverted) == held
+
+    @rule(worker=workers, limit=st.integers(1, 3))
+    def surrender(self, worker: str, limit: int) -> None:
+        """A worker that must stop gives back what it holds, also what it runs."""
+        held = [job_id for job_id, places in self.truth.places.items() if f"held by {worker}" in places]
+        returned = self.store.run(recovery.surrender_jobs(worker, limit, self.now))
+        assert returned == min(limit, len(held))
 
     @rule(worker=workers)
     def renew(self, worker: str) -> None:
@@ -384,23 +407,24 @@ class Interleavings(RuleBasedStateMachine):
 
     # ---- housekeepers --------------------------------------------------------------------------------------------
 
-    @rule()
-    def time_passes(self) -> None:
-        """Leases, waits and times to start run out."""
-        self.now += 31_000
-
-    @rule(limit=st.integers(1, 3), max_losses=st.integers(1, 3), seconds=st.sampled_from([0, 11]))
-    def recover(self, limit: int, max_losses: int, seconds: int) -> None:
-        """What lost workers held is queued again, perhaps after every lease has run out."""
+    @rule(
+        chore=st.sampled_from(["recover", "recover", "wake", "wake", "expire", "resend"]),
+        seconds=st.sampled_from([0, 1, 4, 11, 101]),
+        limit=st.integers(1, 4),
+        number=picks,
+    )
+    def keep_house(self, chore: str, seconds: int, limit: int, number: int) -> None:
+        """Some time has passed, and what a dead process left is looked for."""
         self.now += seconds * 1000
-        recovered, failed = self.store.run(operations.recover_lost(max_losses, limit, self.now))
-        assert recovered + failed <= limit
-
-    @rule(limit=st.integers(1, 3), seconds=st.sampled_from([0, 3]))
-    def wake(self, limit: int, seconds: int) -> None:
-        """Jobs whose wait is over are sent."""
-        self.now += seconds * 1000
-        assert self.store.run(operations.wake_delayed(limit, self.now)) <= limit
+        if chore == "recover":
+            recovered, failed = self.store.run(operations.recover_lost(1 + number % 3, limit, self.now))
+            assert recovered + failed <= limit
+        elif chore == "wake":
+            assert self.store.run(operations.wake_delayed(limit, self.now)) <= limit
+        elif chore == "expire":
+            assert self.store.run(recovery.expire_due(limit, 0, QUEUES, now_ms=self.now)) <= limit
+        else:
+            self.store.run(recovery.resend_lost(pick(QUEUES, number), 5, limit, self.now))
 
     # ---- the end -------------------------------------------------------------------------------------------------
 
@@ -412,10 +436,15 @@ class Interleavings(RuleBasedStateMachine):
     def _drain(self) -> None:
         for batch_id in list(self.uploads):
             self.store.run(operations.discard_staged(batch_id))
-        self.now += 60_000
-        for _ in range(3):
+        self.now += 200_000
+        self.store.run(recovery.expire_due(MANY, 0, QUEUES, now_ms=self.now))
+        self.promises_hold()
+        rounds = 0
+        while len(self.ended) < len(self.jobs):
             self._work_off()
-        assert all(job["status"] in store_truth.TERMINAL for job in self.truth.jobs.values())
+            self.now += 10_000
+            rounds += 1
+            assert rounds < 6, "jobs that nobody would ever run"
         for worker in WORKERS:
             self.store.run(operations.retire_worker(worker, QUEUES))
         assert not [key for key in keys_without_lifetime(self.client) if not is_permanent(key)]
@@ -427,8 +456,9 @@ class Interleavings(RuleBasedStateMachine):
         run = self.store.run
         run(operations.recover_lost(MANY, MANY, self.now))
         run(operations.wake_delayed(MANY, self.now))
+        for queue in QUEUES:
+            run(recovery.resend_lost(queue, 5, MANY, self.now))
         for batch_id in self.committed:
-            self.promises_hold()
             released = int(self.truth.batches[batch_id]["released"])
             run(operations.resume_batch(batch_id, 2, MANY, now_ms=self.now))
             run(operations.release_jobs(batch_id, released, [MANY], self.now))
@@ -437,9 +467,7 @@ class Interleavings(RuleBasedStateMachine):
         self.promises_hold()
         while self.lists:
             self.deliver(0, "w1", start=False)
-            self.promises_hold()
-        for job_id in self.lost:
-            run(operations.cancel_job(job_id, self.now))
+            self.truth = self.read()
         while self.taken:
             self.claim_latest()
         self.promises_hold()
@@ -452,7 +480,7 @@ class Interleavings(RuleBasedStateMachine):
 def _emptied(batches: dict[str, Any]) -> set[str]:
     """Keys that must be gone when all work is done."""
     return {
-        names.STAGING, names.RELEASING, names.CANCELING, names.DELAYED, names.WORKERS,
+        names.STAGING, names.RELEASING, names.CANCELING, names.DELAYED, names.EXPIRING, names.WORKERS,
         *(names.queue_waiting(queue, priority.step) for queue in QUEUES for priority in Priority),
         *(names.queue_workers(queue) for queue in QUEUES),
         *(key(worker) for worker in WORKERS for key in (names.worker, names.worker_held, names.worker_cancel)),

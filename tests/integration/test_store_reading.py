@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.integration.store_scene import LIFETIMES, QUEUE, STEP, Scene
 
 from dspy_jobs import names
 from dspy_jobs.store import SyncStore, operations
 from dspy_jobs.store.operations import JobFilter, Spent
+from tests.integration.store_scene import LIFETIMES, QUEUE, STEP, Scene
 
 RETENTION, TOMBSTONE, EXPIRES_IN = LIFETIMES.retention, LIFETIMES.tombstone, LIFETIMES.expires_in
 
@@ -56,7 +56,7 @@ def test_a_listing_holds_what_its_filter_wants(scene: Scene) -> None:
         JobFilter(status="queued", batch=batch_id): [ids[1]],
         JobFilter(program="extract", model="fast"): [],
     }
-    assert {wanted: sum(_pages(scene, 1, wanted), []) for wanted in expected} == expected
+    assert {wanted: [job_id for page in _pages(scene, 1, wanted) for job_id in page] for wanted in expected} == expected
 
 
 def test_a_listing_forgets_jobs_whose_record_is_gone(scene: Scene) -> None:
@@ -169,7 +169,9 @@ def test_a_retry_gives_job_and_batch_their_full_time_again(scene: Scene) -> None
     longer = operations.Lifetimes(EXPIRES_IN * 2, RETENTION, TOMBSTONE)
     scene.store.run(operations.retry_jobs(ids, longer, now_ms=scene.now))
     whole = EXPIRES_IN * 2 + RETENTION + TOMBSTONE
-    assert {scene.lifetime(key) for key in (names.job(ids[0]), names.batch(batch_id), names.batch_jobs(batch_id))} == {whole}
+    assert {scene.lifetime(key) for key in (names.job(ids[0]), names.batch(batch_id), names.batch_jobs(batch_id))} == {
+        whole
+    }
     assert scene.lifetime(names.job_request(ids[0])) == EXPIRES_IN * 2 + RETENTION
 
 

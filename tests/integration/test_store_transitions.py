@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from tests.integration.store_scene import LIFETIMES, MANY, QUEUE, STEP, Scene
 
 from dspy_jobs import names
-from dspy_jobs.store import SyncStore, operations
+from dspy_jobs.store import SyncStore, operations, recovery
 from dspy_jobs.store.operations import Spent
 from dspy_jobs.store.records import NotClaimed
+from tests.integration.store_scene import LIFETIMES, MANY, QUEUE, STEP, Scene
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_a_job_canceled_while_parked_and_retried_is_sent_once(scene: Scene) -> N
     scene.take("w1", *ids)
     scene.store.run(operations.cancel_job(ids[0], scene.now))
     scene.store.run(operations.retry_jobs([ids[0]], LIFETIMES, now_ms=scene.now))
-    assert scene.store.run(operations.resume_batch(batch_id, 5, limit=0)) == ("paused", 1)
+    assert scene.store.run(operations.resume_batch(batch_id, 5, limit=0))[0] == "paused"
     scene.claim("w1", ids[0])
     scene.store.run(operations.resume_batch(batch_id, 5))
     assert scene.waiting() == [ids[1]]
@@ -210,6 +210,64 @@ def test_a_job_canceled_while_held_and_retried_is_the_next_takers(scene: Scene) 
     scene.store.run(operations.retry_jobs([job_id], LIFETIMES, now_ms=scene.now))
     assert scene.store.run(operations.claim_job("w1", job_id, "n", now_ms=scene.now)) == NotClaimed("gone")
     assert scene.claim("w2", job_id).attempt == 1
+
+
+def test_a_job_that_expired_while_parked_and_was_retried_is_sent_once(scene: Scene) -> None:
+    """The paused batch's list still names it, and its resumption does not send it a second time."""
+    batch_id, ids = scene.batch(2)
+    scene.store.run(operations.pause_batch(batch_id))
+    scene.take("w1", ids[0])
+    scene.now += LIFETIMES.expires_in
+    scene.store.run(recovery.expire_due(1, 0, [QUEUE], now_ms=scene.now))
+    scene.store.run(operations.retry_jobs([ids[0]], LIFETIMES, now_ms=scene.now))
+    scene.store.run(operations.resume_batch(batch_id, 5, limit=0))
+    scene.claim("w1", ids[0])
+    scene.store.run(operations.resume_batch(batch_id, 5))
+    assert scene.waiting() == [ids[1]]
+
+
+def test_a_parked_job_is_sent_to_the_queue_it_fell_back_to(scene: Scene) -> None:
+    """Resuming its batch sends it to its own model's queue, where a worker can take it."""
+    batch_id, ids = scene.batch(1)
+    claim = scene.claim("w1", ids[0])
+    fall_back = operations.retry_later(
+        "w1", claim, b"{}", 0, "retry_scheduled", Spent(), fall_back_to="slow", now_ms=scene.now
+    )
+    scene.store.run(fall_back)
+    scene.store.run(operations.pause_batch(batch_id))
+    scene.store.run(operations.wake_delayed(now_ms=scene.now))
+    assert scene.take("w1", *ids) == []
+    scene.store.run(operations.resume_batch(batch_id, 5, now_ms=scene.now))
+    assert (scene.waiting(), scene.waiting("dspy.slow")) == ([], ids)
+    assert scene.claim("w1", ids[0]).model == "slow"
+
+
+def test_a_stopping_worker_ends_what_was_to_be_canceled(scene: Scene) -> None:
+    """A job whose cancellation was asked for is canceled, not queued again; the cut attempt stays on record."""
+    canceled, running = scene.claim("w1", scene.submit()), scene.claim("w1", scene.submit())
+    scene.store.run(operations.cancel_job(canceled.id, scene.now))
+    assert scene.store.run(recovery.surrender_jobs("w1", now_ms=scene.now)) == 2
+    assert [scene.job(claim.id).status for claim in (canceled, running)] == ["canceled", "queued"]
+    assert [attempt["number"] for attempt in scene.job(canceled.id).attempts] == [1]
+    assert scene.finish("w1", canceled) is False
+
+
+def test_a_retry_by_hand_starts_every_count_anew(scene: Scene) -> None:
+    """Neither failed tries nor rate limits of the time before are held against the job."""
+    job_id = scene.submit()
+    for counter in ("tries", "limited"):
+        claim = scene.claim("w1", job_id)
+        later = operations.retry_later(
+            "w1", claim, b"{}", 0, "retry_scheduled", Spent(), counter=counter, now_ms=scene.now
+        )
+        scene.store.run(later)
+        scene.store.run(operations.wake_delayed(now_ms=scene.now))
+    claim = scene.claim("w1", job_id)
+    assert (claim.tries, claim.limited) == (1, 1)
+    scene.finish("w1", claim, "failed")
+    scene.store.run(operations.retry_jobs([job_id], LIFETIMES, now_ms=scene.now))
+    claim = scene.claim("w1", job_id)
+    assert (claim.tries, claim.limited) == (0, 0)
 
 
 def test_an_erased_job_that_was_never_sent_stays_out_of_lists(scene: Scene) -> None:

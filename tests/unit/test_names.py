@@ -94,10 +94,14 @@ def test_queue_lists_of_a_lower_step_are_served_first() -> None:
 
 def test_the_table_of_keys_names_every_key() -> None:
     """Each constant and each function's key has its line in the module's table."""
-    described = set(re.findall(r"[\w:{}-]*[a-z}]", " ".join(re.findall(r"^\| ([^|]+) \|", names.__doc__ or "", re.M))))
-    functions = [f for _, f in inspect.getmembers(names, inspect.isfunction) if f.__name__ not in ("queue", "queue_list")]
+    described = set(
+        re.findall(r"[\w:{}-]*[a-z}]", " ".join(re.findall(r"^\| ([^|]+) \|", names.__doc__ or "", re.MULTILINE)))
+    )
+    functions = [
+        f for _, f in inspect.getmembers(names, inspect.isfunction) if f.__name__ not in ("queue", "queue_list")
+    ]
     built = {f(*({"job_id": "{job}", "batch_id": "{batch}", "queue_name": "{queue}", "worker_id": "{worker}",
-                "model": "{model}", "step": "{step}"}[p] for p in inspect.signature(f).parameters))
+                "model": "{model}", "step": "{step}", "digest": "{digest}"}[p] for p in inspect.signature(f).parameters))
              for f in functions}  # fmt: skip
     assert built <= described
     assert set(names.PERMANENT) <= described

@@ -50,6 +50,29 @@ local function send(template, queue, step, ids, now, front)
   redis.call(front and 'RPUSH' or 'LPUSH', queue_list(queue, step), message(template, ids, front and '0' or ms(now)))
 end
 
+-- What a worker holds, newest first: sent to the front in this order, the oldest is next.
+local function held_by(worker)
+  local ids = redis.call('SMEMBERS', held_key(worker))
+  table.sort(ids, function(a, b) return a > b end)
+  return ids
+end
+
+-- Put a job with others of its queue and priority, then send each group in chunks.
+local function add_to_group(groups, id, f)
+  local name = f.queue .. '\0' .. f.priority
+  groups[name] = groups[name] or {queue = f.queue, priority = f.priority, ids = {}}
+  table.insert(groups[name].ids, id)
+end
+
+local function send_groups(template, groups, size, now, front)
+  for _, group in pairs(groups) do
+    for at = 1, #group.ids, size do
+      local chunk = {unpack(group.ids, at, math.min(at + size - 1, #group.ids))}
+      send(template, group.queue, group.priority, chunk, now, front)
+    end
+  end
+end
+
 -- The strongest reason why a queue is closed now, and until when (0: until somebody opens it); nil if it is open.
 -- An open circuit whose time is over is half-open: still closed, with until in the past.
 local function gate_of(queue, now)
@@ -141,13 +164,19 @@ local function append(batch, part, id)
   return length
 end
 
+-- Keep a job until its batch is resumed. The list may also hold its id from an earlier time; `parked` says that it waits.
+local function park(batch, id)
+  append(batch, ':parked', id)
+  redis.call('HSET', job_key(id), 'parked', '1')
+end
+
 -- End a job: its outcome is stored once, announced, counted, and listed among its batch's results.
 -- `f` holds the job's fields.
 local function end_job(id, f, status, outcome, now)
   local key = job_key(id)
   let_go(id, f.owner)
   redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
-  redis.call('HDEL', key, 'wait', 'until', 'cancel')
+  redis.call('HDEL', key, 'wait', 'until', 'cancel', 'parked')
   if f.batch == '' then redis.call('ZREM', 'dj:expiring', id) end
   redis.call('SET', outcome_key(id), outcome, 'PX', f.retention)
   redis.call('PEXPIRE', key, tonumber(f.retention) + tonumber(f.tombstone))
@@ -186,8 +215,8 @@ local function fields(id)
   local v = redis.call('HMGET', job_key(id), 'status', 'queue', 'batch', 'priority', 'retention', 'tombstone',
     'attempt', 'owner', 'expires_at', 'max_attempts')
   if not v[1] then return nil end
-  return {status = v[1], queue = v[2], batch = v[3], priority = v[4], retention = v[5], tombstone = v[6],
-    attempt = tonumber(v[7]), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10])}
+  return {status = v[1], queue = v[2], batch = v[3] or '', priority = v[4], retention = v[5], tombstone = v[6],
+    attempt = tonumber(v[7] or '0'), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10])}
 end
 
 -- Whether the worker runs this attempt of the job, and nobody another by now.

@@ -3,7 +3,6 @@
 local now, id = clock(ARGV[1]), ARGV[2]
 local f = fields(id)
 if not f then return {'missing', ''} end
-if f.batch ~= '' then redis.call('LREM', batch_key(f.batch) .. ':parked', 0, id) end
 cancel(id, f, ARGV[3], now)
 if f.status == 'queued' then return {'canceled', 'canceled'} end
 if f.status == 'running' then return {'canceling', 'running'} end

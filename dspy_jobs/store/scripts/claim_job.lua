@@ -20,7 +20,7 @@ end
 if not f or f.status ~= 'queued' or f.owner ~= worker then return {'gone'} end
 if is_paused(f.batch) then
   let_go(id, worker)
-  append(f.batch, ':parked', id)
+  park(f.batch, id)
   return {'parked'}
 end
 if f.expires_at <= now and redis.call('HEXISTS', key, 'started_at') == 0 then

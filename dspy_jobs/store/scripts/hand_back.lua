@@ -7,16 +7,9 @@ for i = 5, #ARGV do
   local f = fields(id)
   if f and f.status == 'queued' and f.owner == worker then
     let_go(id, worker)
-    local name = f.queue .. '\0' .. f.priority
-    groups[name] = groups[name] or {queue = f.queue, priority = f.priority, ids = {}}
-    table.insert(groups[name].ids, id)
+    add_to_group(groups, id, f)
     returned = returned + 1
   end
 end
-for _, group in pairs(groups) do
-  for at = 1, #group.ids, size do
-    local chunk = {unpack(group.ids, at, math.min(at + size - 1, #group.ids))}
-    send(ARGV[3], group.queue, group.priority, chunk, now, true)
-  end
-end
+send_groups(ARGV[3], groups, size, now, true)
 return returned

@@ -3,13 +3,8 @@
 -- ARGV: now, template, limit, largest number of losses, worker_lost problem, canceled problem.
 local now, left, recovered, failed = clock(ARGV[1]), tonumber(ARGV[3]), 0, 0
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, 'LIMIT', 0, 20)) do
-  while left > 0 do
-    local id = redis.call('SRANDMEMBER', held_key(worker))
-    if not id then
-      redis.call('ZREM', 'dj:workers', worker)
-      redis.call('DEL', cancel_key(worker))
-      break
-    end
+  for _, id in ipairs(held_by(worker)) do
+    if left <= 0 then break end
     redis.call('SREM', held_key(worker), id)
     left = left - 1
     local f, key = fields(id), job_key(id)
@@ -31,6 +26,10 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
         recovered = recovered + 1
       end
     end
+  end
+  if redis.call('SCARD', held_key(worker)) == 0 then
+    redis.call('ZREM', 'dj:workers', worker)
+    redis.call('DEL', cancel_key(worker))
   end
 end
 return {recovered, failed}

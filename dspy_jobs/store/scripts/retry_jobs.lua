@@ -17,7 +17,7 @@ for i = 5, #ARGV do
     if last and last ~= cjson.null then redis.call('RPUSH', key .. ':attempts', cjson.encode(last)) end
     local lifetime = tonumber(ARGV[3]) + tonumber(f.retention) -- of the request; the job's adds its tombstone
     redis.call('DEL', outcome_key(id))
-    redis.call('HSET', key, 'status', 'queued', 'tries', 0, 'expires_at', ms(now + tonumber(ARGV[3])))
+    redis.call('HSET', key, 'status', 'queued', 'tries', 0, 'limited', 0, 'expires_at', ms(now + tonumber(ARGV[3])))
     redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[3]), id)
     redis.call('HDEL', key, 'started_at', 'ended_at', 'place', 'lost')
     redis.call('PEXPIRE', key, lifetime + tonumber(f.tombstone))
@@ -33,17 +33,11 @@ for i = 5, #ARGV do
         redis.call('PEXPIRE', batch_key(f.batch) .. part, math.max(tonumber(b[2]), lifetime + tonumber(f.tombstone)))
       end
     end
-    local name = f.queue .. '\0' .. f.priority
-    groups[name] = groups[name] or {queue = f.queue, priority = f.priority, ids = {}}
-    table.insert(groups[name].ids, id)
+    add_to_group(groups, id, f)
     requeued = requeued + 1
   elseif refused == '' then
     refused = f and f.status or 'missing'
   end
 end
-for _, group in pairs(groups) do
-  for at = 1, #group.ids, size do
-    send(ARGV[2], group.queue, group.priority, {unpack(group.ids, at, math.min(at + size - 1, #group.ids))}, now)
-  end
-end
+send_groups(ARGV[2], groups, size, now)
 return {requeued, refused}

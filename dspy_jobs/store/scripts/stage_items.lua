@@ -8,7 +8,7 @@ redis.call('ZADD', 'dj:staging', now, batch)
 for i = 11, #ARGV, 2 do
   local id = ARGV[i]
   local key = job_key(id)
-  redis.call('HSET', key, 'status', 'queued', 'batch', batch, 'queue', ARGV[3], 'priority', ARGV[4], 'attempt', '0',
+  redis.call('HSET', key, 'status', 'queued', 'batch', batch, 'queue', ARGV[3], 'priority', ARGV[4],
     'program', ARGV[5], 'model', ARGV[6], 'max_attempts', ARGV[7], 'created_at', created, 'expires_at', expires,
     'retention', ARGV[9], 'tombstone', ARGV[10])
   redis.call('PEXPIRE', key, lifetime + tonumber(ARGV[10]))

@@ -7,7 +7,7 @@ for i = 3, #ARGV do
   local f = fields(id)
   if f and redis.call('ZREM', waiting_key(f.queue, f.priority), id) == 1 then
     if is_paused(f.batch) then
-      append(f.batch, ':parked', id)
+      park(f.batch, id)
     else
       redis.call('SADD', held_key(worker), id)
       redis.call('HSET', job_key(id), 'owner', worker)
