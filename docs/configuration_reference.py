@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dspy_jobs.settings import SECTIONS, ModelSettings, ProgramSettings, Settings
+from dspy_jobs.settings import SECTIONS, BreakerSettings, ModelSettings, ProgramSettings, Settings
 
 PAGE = Path(__file__).parent / "configuration.md"
 
@@ -18,8 +18,9 @@ HEAD = """# Configuration
 
 One file, `dspy-jobs.toml`, searched upwards from the working directory or named by `DSPY_JOBS_CONFIG`, and the
 environment over it: `[worker] concurrency` is `DSPY_JOBS_WORKER_CONCURRENCY`, a key outside any section such as
-`data_dir` is `DSPY_JOBS_DATA_DIR`. `REDIS_URL` keeps its usual name. In the file, `${NAME}` and `${NAME:-default}` are replaced from the environment. Secrets never stand in the file: it names the variable that
-holds them (`api_key_env`), or `NAME_FILE` names a file with the value.
+`data_dir` is `DSPY_JOBS_DATA_DIR`. `REDIS_URL` keeps its usual name. In the file, `${NAME}` and `${NAME:-default}` are
+replaced from the environment. Secrets never stand in the file: it names the variable that holds
+them (`api_key_env`), or `NAME_FILE` names a file with the value.
 
 `dspy-jobs config check` reads everything as a worker would and names every mistake with its path; `dspy-jobs config
 show` prints the result without secrets. `GET /config` and `GET /v1/limits` show what a running API uses.
@@ -42,6 +43,12 @@ def page() -> str:
     for name, section in (("models", ModelSettings), ("programs", ProgramSettings)):
         example = {"models": "fast", "programs": "qa"}[name]
         parts += [f"## [{name}.{example}]\n", f"{INTRODUCTIONS[name]}\n", _table(section, None, None)]
+        if name == "models":
+            parts += [
+                "### [models.fast.breaker]\n",
+                f"{BreakerSettings.__doc__}\n",
+                _table(BreakerSettings, None, None),
+            ]
     return "\n".join(parts)
 
 

@@ -60,7 +60,7 @@ class WorkerSettings(_Section):
 
     concurrency: Count = Field(128, le=1024, description="Threads, so jobs run at once, in a worker process.")
     hold_seconds: Seconds = Field(
-        5, description="Longest time a thread keeps the rest of a chunk before it hands it back to the queue."
+        10, description="Longest time a thread keeps the rest of a chunk before it hands it back to the queue."
     )
     chunk_size: Count = Field(
         32, le=200, description="Most jobs in one queue message; small batches get less, down to 1."
@@ -86,6 +86,9 @@ class JobSettings(_Section):
     max_worker_losses: Count = Field(3, description="A job that lost its worker this often fails as `worker_lost`.")
     retention_seconds: Seconds = Field(7 * 86_400, description="Time a result can be read after its job ended.")
     tombstone_seconds: Seconds = Field(30 * 86_400, description="Time after that in which 410 is answered, then 404.")
+    idempotency_seconds: Seconds = Field(
+        86_400, description="Time a request's `Idempotency-Key` and its answer are kept, from the first use."
+    )
 
 
 class LimitSettings(_Section):
@@ -242,7 +245,11 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
     path = path or find_file(environ)
     content = _with_environment(_read(path, environ) if path else {}, environ)
     base = path.resolve().parent if path else Path.cwd()
-    content["data_dir"] = base / Path(content.get("data_dir") or ".dspy-jobs").expanduser()
+    if "source" in content:
+        raise ConfigurationError(f"{path}: source: there is no such setting; see docs/configuration.md")
+    folder = content.get("data_dir", ".dspy-jobs")
+    if isinstance(folder, str):
+        content["data_dir"] = base / Path(folder or ".dspy-jobs").expanduser()
     try:
         return Settings(**content, source=path.resolve() if path else None)
     except ValidationError as error:
@@ -299,7 +306,9 @@ def _place(content: dict[str, Any], variable: str, value: str) -> None:
             raise ConfigurationError(f"{variable}: there is no such setting; see docs/configuration.md")
         content[key] = value
     else:
-        content.setdefault(section, {})[key.removeprefix(section + "_")] = value
+        values = content.setdefault(section, {})
+        if isinstance(values, dict):  # anything else is a mistake that the check names
+            values[key.removeprefix(section + "_")] = value
 
 
 def _explain(error: ValidationError, path: Path | None) -> str:

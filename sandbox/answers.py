@@ -176,9 +176,7 @@ def _distinct(values: list[Any], items: Schema | bool, at: Place, low: int) -> l
     """The values without repetition; drawn again, a bounded number of times, while there are too few."""
     distinct: list[Any] = []
     options = _resolved(items, at.root).get("enum", ())
-    retries = (
-        _value(items, at.inside(at.name, f"again{n}", n)) for n in range(20 if len(values) < 20 else 0)
-    )
+    retries = (_value(items, at.inside(at.name, f"again{n}", n)) for n in range(20 if len(values) < 20 else 0))
     for source in (values, options, retries):
         for value in source:
             if len(distinct) >= (len(values) if source is values else low):

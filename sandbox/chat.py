@@ -96,9 +96,7 @@ def complete(body: bytes, path_modifiers: str | None, ledger: Ledger) -> Reply:
         return _failure(fate, behaviour, call)
     try:
         return _answer(request, fate, behaviour, call)
-    except (
-        Exception
-    ) as error:  # Whatever a foreign schema trips over: the client gets a reply, the call its end.
+    except Exception as error:  # noqa: BLE001  # whatever a foreign schema trips over: the client gets a reply
         call.outcome = "unanswerable"
         message = f"The sandbox cannot answer this request: {error!r}."
         return Reply(400, errors.body(errors.invalid(message)), call=call)
@@ -124,9 +122,7 @@ def _behaviour(model: str, path_modifiers: str | None) -> Behaviour:
         return faults.behaviour_of(model, path_modifiers or "", any_name=path_modifiers is not None)
     except faults.UnknownModelError as error:
         known = ", ".join(faults.NAMED_MODELS)
-        message = (
-            f"The model `{error}` does not exist in the sandbox; known: {known} (each may carry ;key=value)."
-        )
+        message = f"The model `{error}` does not exist in the sandbox; known: {known} (each may carry ;key=value)."
         raise Refusal(errors.ERRORS["model_not_found"]._replace(message=message)) from error
     except faults.ModifierError as error:
         raise Refusal(errors.invalid(str(error), "model")) from error
@@ -148,12 +144,8 @@ def _failure(fate: Fate, behaviour: Behaviour, call: Call) -> Reply:
 def _answer(request: dict[str, Any], fate: Fate, behaviour: Behaviour, call: Call) -> Reply:
     count = request.get("n") or 1
     limit = request.get("max_completion_tokens") or request.get("max_tokens")
-    texts = [
-        MALFORMED if fate.outcome == "malformed" else answer_text(request, index) for index in range(count)
-    ]
-    choices = [
-        _choice(index, text, limit, cut=fate.outcome == "truncated") for index, text in enumerate(texts)
-    ]
+    texts = [MALFORMED if fate.outcome == "malformed" else answer_text(request, index) for index in range(count)]
+    choices = [_choice(index, text, limit, cut=fate.outcome == "truncated") for index, text in enumerate(texts)]
     written = sum(tokens(choice["message"]["content"]) for choice in choices)
     call.tokens = (
         sum(tokens(content(message)) for message in request["messages"]),

@@ -97,9 +97,7 @@ def parse(modifiers: str) -> Behaviour:
         faults += [_failure(part) for part in given["fail"].split(",")]
     hang = _number("hang", given.get("hang", "0"))
     faults.append(("hang", min(hang, 1.0)))
-    faults += [
-        (mishap, _probability(mishap, given.get(mishap, "0"))) for mishap in MISHAPS if mishap != "hang"
-    ]
+    faults += [(mishap, _probability(mishap, given.get(mishap, "0"))) for mishap in MISHAPS if mishap != "hang"]
     if sum(probability for _, probability in faults) > 1 + 1e-9:
         raise ModifierError(f"the fault probabilities of {modifiers!r} add up to more than 1")
     return Behaviour(
@@ -212,9 +210,7 @@ def _latency(value: str) -> tuple[str, float, float]:
         return "uniform", _number("latency", value), _number("latency", value)
     parts = [_number("latency", part) for part in rest.split(":")]
     if len(parts) != 2 or parts[0] > parts[1] or (kind == "lognormal" and parts[0] == 0):
-        raise ModifierError(
-            f"latency={value!r} does not fit {kind}:low:high, low first ({MODIFIERS['latency']})"
-        )
+        raise ModifierError(f"latency={value!r} does not fit {kind}:low:high, low first ({MODIFIERS['latency']})")
     return kind, parts[0], parts[1]
 
 

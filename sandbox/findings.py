@@ -9,13 +9,9 @@ from functools import lru_cache
 _WORD = r"[A-Z][\w'’&-]+"
 _NAME = rf"{_WORD}(?: {_WORD}){{0,2}}"
 _NUMBER = r"(\d[\d.,]*\d|\d)"
-_MONEY = (
-    rf"(?:[€$£]|\b(?:EUR|USD|GBP|CHF)) ?{_NUMBER}|{_NUMBER} ?(?:[€$£]|(?:EUR|USD|GBP|CHF|euros?|dollars)\b)"
-)
+_MONEY = rf"(?:[€$£]|\b(?:EUR|USD|GBP|CHF)) ?{_NUMBER}|{_NUMBER} ?(?:[€$£]|(?:EUR|USD|GBP|CHF|euros?|dollars)\b)"
 _MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
-_DATE = (
-    rf"\b\d{{4}}-\d{{2}}-\d{{2}}\b|\b\d{{1,2}} (?:{_MONTHS}) \d{{4}}\b|\b(?:{_MONTHS}) \d{{1,2}},? \d{{4}}\b"
-)
+_DATE = rf"\b\d{{4}}-\d{{2}}-\d{{2}}\b|\b\d{{1,2}} (?:{_MONTHS}) \d{{4}}\b|\b(?:{_MONTHS}) \d{{1,2}},? \d{{4}}\b"
 _ITEM_QUANTITY = r"\b(\d{1,4}) ?(?:x|×|pcs|pieces|units)\b"
 _ITEM_NAME = r"\b\d{1,4} ?(?:x|×) ?([A-Za-z][\w -]*?)(?= *(?:@|at\b|for\b|[,;:.(\n]|$|[€$£]))"
 _ITEM_PRICE = r"(?:@|\bat|each) ?(?:[€$£]|EUR|USD|GBP)? ?(\d[\d.,]*\d|\d)"

@@ -25,16 +25,12 @@ def chat(fields: Fields, values: Mapping[str, Any]) -> str:
 
 def json(fields: Fields, values: Mapping[str, Any]) -> str:
     """One JSON object."""
-    return orjson.dumps(
-        {field.name: values[field.name] for field in fields}, option=orjson.OPT_INDENT_2
-    ).decode()
+    return orjson.dumps({field.name: values[field.name] for field in fields}, option=orjson.OPT_INDENT_2).decode()
 
 
 def xml(fields: Fields, values: Mapping[str, Any]) -> str:
     """One element a field, nested for lists and objects. A null is left out."""
-    return "\n\n".join(
-        _element(field.name, values[field.name]) for field in fields if values[field.name] is not None
-    )
+    return "\n\n".join(_element(field.name, values[field.name]) for field in fields if values[field.name] is not None)
 
 
 RENDERERS: dict[Format, Callable[[Fields, Mapping[str, Any]], str]] = {
@@ -59,9 +55,7 @@ def _element(tag: str, value: Any, key: str | None = None) -> str:
 
 def _content(value: Any) -> str:
     if isinstance(value, dict):
-        return "".join(
-            _element(k, v) if k.isidentifier() else _element("entry", v, k) for k, v in value.items()
-        )
+        return "".join(_element(k, v) if k.isidentifier() else _element("entry", v, k) for k, v in value.items())
     if isinstance(value, list):
         return "".join(_element("item", item) for item in value)
     return "" if value is None else escape(str(value))

@@ -133,9 +133,7 @@ class Connection(asyncio.Protocol):
         if reply.call:
             reply.call.sent()
         if reply.answered:
-            self._transport.write(
-                _head(reply.status, reply.headers, len(reply.body), keep_alive) + reply.body
-            )
+            self._transport.write(_head(reply.status, reply.headers, len(reply.body), keep_alive) + reply.body)
         if not reply.answered or not keep_alive:
             self._transport.close()
             return

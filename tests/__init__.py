@@ -1,0 +1,1 @@
+"""Tests: unit needs nothing, integration needs Redis, system runs whole processes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -76,7 +76,7 @@ def test_a_failed_probe_opens_it_for_as_long_again(store: SyncStore) -> None:
 
 
 @pytest.fixture
-def bench(write_config: Callable[..., Settings], store: SyncStore, sandbox_url: str) -> Iterator[Bench]:
+def bench(write_config: Callable[..., Settings], store: SyncStore, sandbox_url: str) -> Bench:
     """A worker over models that fail in several ways."""
     models = {
         "down": ("sandbox-down", 'breaker = {failure_threshold = 2, reset_seconds = 0.3}\nfallbacks = ["sandbox"]'),
@@ -90,7 +90,7 @@ def bench(write_config: Callable[..., Settings], store: SyncStore, sandbox_url: 
         f'[models.{name}]\nmodel = "openai/{model}"\nbase_url = "{sandbox_url}/v1"\n{more}\n'
         for name, (model, more) in models.items()
     )
-    yield Bench(write_config(text + '[programs.qa]\nsignature = "question -> answer"\n'), store)
+    return Bench(write_config(text + '[programs.qa]\nsignature = "question -> answer"\n'), store)
 
 
 def run(bench: Bench, model: str, question: str = "q", **more: Any) -> Any:

@@ -10,6 +10,7 @@ from examples import programs
 
 
 def signature_of(module: dspy.Module) -> type[dspy.Signature]:
+    """The signature of a module's one predictor."""
     [predictor] = module.predictors()
     signature: type[dspy.Signature] = predictor.signature
     return signature
@@ -49,8 +50,7 @@ def test_each_call_builds_a_new_program() -> None:
 def test_a_record_reads_iso_dates_and_omitted_fields() -> None:
     """What the text did not say may be missing from the answer."""
     record = programs.Record.model_validate_json(
-        '{"kind": "order", "date": "2025-06-30", "parties": [],'
-        ' "items": [{"description": "felt", "quantity": 9}]}'
+        '{"kind": "order", "date": "2025-06-30", "parties": [], "items": [{"description": "felt", "quantity": 9}]}'
     )
     assert record.date == datetime.date(2025, 6, 30)
     assert record.items[0].unit_price is None

@@ -13,17 +13,20 @@ INPUT_FIELDS = {"qa": "question", "classify": "ticket", "extract": "text"}
 
 
 def input_text(line: dict[str, Any]) -> str:
+    """The one input of a line."""
     return str(line["inputs"][INPUT_FIELDS[line["program"]]])
 
 
 @pytest.fixture(scope="module")
 def questions() -> list[dict[str, Any]]:
+    """Every line of the questions."""
     text = (EXAMPLES / "questions.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.removesuffix("\n").split("\n")]
 
 
 @pytest.fixture(scope="module")
 def tickets() -> list[dict[str, str]]:
+    """Every row of the tickets."""
     with (EXAMPLES / "tickets.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, strict=True))
 

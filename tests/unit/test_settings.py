@@ -216,7 +216,6 @@ def test_a_section_that_is_no_table_is_named(config: Path) -> None:
     assert "\n  api: " in _mistakes(config, "api = 1\n")
 
 
-@pytest.mark.xfail(raises=TypeError, reason="load_settings handles these before they are checked")
 @pytest.mark.parametrize(
     ("text", "environ", "path"),
     [
