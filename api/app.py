@@ -22,6 +22,7 @@ from api import (
     results,
     service,
 )
+from api.idempotency import once
 from api.request_scope import RequestScope
 from api.resources import open_resources
 from dspy_jobs import __version__
@@ -81,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     # Served by plain routes: handlers read requests and build answers themselves, and FastAPI's machinery for
     # parameters and response models would cost a third of a poll. FastAPI describes them all the same.
     for method, path, handler in ROUTES:
-        app.add_route(path, handler, methods=[method])
+        app.add_route(path, once(path, handler) if method == "POST" else handler, methods=[method])
     app.add_route("/docs", docs_page.get_docs, methods=["GET"])
     app.add_middleware(RequestScope)
     problems.install(app)

@@ -24,6 +24,7 @@ from api.admission import (
     shared_record,
 )
 from api.answers import json_answer, tagged_answer
+from api.idempotency import reservation_of
 from api.lines import LineSplitter
 from api.reading import (
     JSON,
@@ -66,7 +67,10 @@ _TEXTS = ("program", "model", "priority", "request_id")
 async def post_batch(request: Request) -> Response:
     """Submit a batch, as JSON or as a stream of lines."""
     resources = resources_of(request)
-    if content_type(request, (JSON, NDJSON)) == NDJSON:
+    reservation = reservation_of(request)
+    if reservation and reservation.exists:
+        batch_id = reservation.id
+    elif content_type(request, (JSON, NDJSON)) == NDJSON:
         batch_id = await _from_lines(request, resources)
     else:
         batch_id = await _from_json(request, resources)
@@ -132,7 +136,7 @@ async def _from_json(request: Request, resources: Resources) -> str:
 
 async def _begin(request: Request, resources: Resources, content: dict[str, Any]) -> tuple[Upload, bytes]:
     """Check what all items share."""
-    settings = resources.settings
+    settings, reservation = resources.settings, reservation_of(request)
     submission = read_submission(BatchSubmission, content)
     check_times(settings, submission)
     if submission.program is None:
@@ -141,7 +145,7 @@ async def _begin(request: Request, resources: Resources, content: dict[str, Any]
     program = await find_program(resources, submission.program)
     model = find_model(settings, program, submission.model)
     head = BatchHead(
-        id=new_batch_id(),
+        id=reservation.id if reservation else new_batch_id(),
         queue=names.queue(model),
         step=submission.priority.step,
         program=program.description.name,
@@ -149,7 +153,8 @@ async def _begin(request: Request, resources: Resources, content: dict[str, Any]
         max_attempts=submission.max_attempts or settings.jobs.max_attempts,
         lifetimes=Lifetimes.of(settings.jobs, submission.expires_in_seconds),
     )
-    return Upload(resources, head, program), encode(shared_record(request, submission, program))
+    upload = Upload(resources, head, program, reservation)
+    return upload, encode(shared_record(request, submission, program))
 
 
 async def _discard(resources: Resources, upload: Upload) -> None:

@@ -19,6 +19,7 @@ from api.admission import (
     shared_record,
 )
 from api.answers import json_answer, problem_answer, tagged_answer
+from api.idempotency import reservation_of
 from api.reading import bad_cursor, choice, json_body, page_size, query, wait_seconds
 from api.resources import Resources, resources_of
 from dspy_jobs import names
@@ -88,7 +89,9 @@ async def submit(request: Request, resources: Resources) -> StoredJob:
     Raises:
         ProblemError: the submission is refused.
     """
-    settings = resources.settings
+    settings, reservation = resources.settings, reservation_of(request)
+    if reservation and reservation.exists:
+        return await find_job(resources, reservation.id)
     content = await json_body(request, settings.limits.item_bytes, "A job")
     submission = read_submission(JobSubmission, content)
     check_times(settings, submission)
@@ -101,14 +104,15 @@ async def submit(request: Request, resources: Resources) -> StoredJob:
     record["inputs"] = inputs
     if submission.custom_id is not None:
         record["custom_id"] = submission.custom_id
-    return await _queue(resources, submission, program.description.name, model, record)
+    job_id = reservation.id if reservation else new_job_id()
+    return await _queue(resources, job_id, submission, program.description.name, model, record)
 
 
 async def _queue(
-    resources: Resources, submission: JobSubmission, program: str, model: str, record: dict[str, Any]
+    resources: Resources, job_id: str, submission: JobSubmission, program: str, model: str, record: dict[str, Any]
 ) -> StoredJob:
     settings = resources.settings
-    queue, job_id = names.queue(model), new_job_id()
+    queue = names.queue(model)
     lifetimes = Lifetimes.of(settings.jobs, submission.expires_in_seconds)
     attempts = submission.max_attempts or settings.jobs.max_attempts
     fields = {"program": program, "model": model, "max_attempts": attempts}

@@ -13,7 +13,8 @@ from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
 from api import samples, schemas
-from api.operations import OPERATIONS, Answer, Operation
+from api.operations import OPERATIONS, Answer
+from dspy_jobs.names import IDEMPOTENCY_KEY
 from dspy_jobs.problems import CODES
 from dspy_jobs.submissions import BatchItem, BatchSubmission, JobSubmission
 
@@ -26,6 +27,7 @@ _HEADERS = {
     "ETag": "Names this state; send it as `If-None-Match`.",
     "X-Next-Cursor": "`after` of the next request.",
     "X-Incomplete": "`true` while more will come.",
+    "Idempotency-Replayed": "`true` where an earlier request with this `Idempotency-Key` had been carried out.",
     "Allow": "Methods of this address.",
 }
 
@@ -38,31 +40,44 @@ def _described(method: str, path: str) -> dict[str, Any]:
         "summary": operation.summary,
         "tags": [operation.tag],
         "response_class": Response,
-        "openapi_extra": {"parameters": [*operation.parameters, *_REQUEST_HEADERS]},
+        "openapi_extra": {"parameters": [*operation.parameters, *_request_headers(method)]},
     }
 
 
 def _bodies(method: str, path: str) -> dict[str, Any]:
     """What is put in afterwards: FastAPI would drop every null of the examples."""
     operation = OPERATIONS[method, path]
-    responses = {str(status): _answer(answer) for status, answer in operation.answers.items()}
-    bodies = {"responses": responses | _errors(operation, path)}
+    extra, codes = (("Idempotency-Replayed",), _KEY_CODES) if method == "POST" else ((), ())
+    responses = {str(status): _answer(answer, extra) for status, answer in operation.answers.items()}
+    bodies = {"responses": responses | _errors((*operation.errors, *codes), path, extra)}
     return {**bodies, "requestBody": operation.body} if operation.body else bodies
 
 
-_REQUEST_HEADERS = [
-    {
-        "name": "X-Request-Id",
-        "in": "header",
-        "required": False,
-        "description": "Your id of the request: up to 128 visible ASCII characters.",
-        "schema": {"type": "string"},
-    }
-]
+def _request_headers(method: str) -> list[dict[str, Any]]:
+    return [_REQUEST_ID, _IDEMPOTENCY_KEY] if method == "POST" else [_REQUEST_ID]
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": answer.description, "headers": _headers(answer.headers)}
+_REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "required": False,
+    "description": "Your id of the request: up to 128 visible ASCII characters.",
+    "schema": {"type": "string"},
+}
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A key of your own for this one request; sent again with it, the request is not carried out again "
+    "but answered as the first time.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": f"^{IDEMPOTENCY_KEY}$"},
+}
+#: What every operation with a key can answer beside its own.
+_KEY_CODES = ("idempotency_mismatch", "idempotency_in_flight")
+
+
+def _answer(answer: Answer, extra: tuple[str, ...]) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.description, "headers": _headers((*answer.headers, *extra))}
     if answer.schema:
         described["content"] = {answer.media: {"schema": ref(answer.schema), "example": answer.example}}
     return described
@@ -79,18 +94,19 @@ def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _errors(operation: Operation, path: str) -> dict[str, Any]:
+def _errors(codes: tuple[str, ...], path: str, extra: tuple[str, ...]) -> dict[str, Any]:
     by_status: defaultdict[int, list[str]] = defaultdict(list)
-    for code in operation.errors:
+    for code in codes:
         by_status[CODES[code].status].append(code)
-    return {str(status): _error(status, codes, path) for status, codes in sorted(by_status.items())}
+    return {str(status): _error(status, found, path, extra) for status, found in sorted(by_status.items())}
 
 
-def _error(status: int, codes: list[str], path: str) -> dict[str, Any]:
+def _error(status: int, codes: list[str], path: str, extra: tuple[str, ...]) -> dict[str, Any]:
     examples = {code: {"summary": CODES[code].title, "value": samples.problem_sample(code, path)} for code in codes}
+    again = ("Retry-After",) if status in (429, 503) or "idempotency_in_flight" in codes else ()
     return {
         "description": "; ".join(CODES[code].title for code in codes),
-        "headers": _headers(("Retry-After",) if status in (429, 503) else ()),
+        "headers": _headers((*again, *extra)),
         "content": {_PROBLEM_TYPE: {"schema": ref("Problem"), "examples": examples}},
     }
 

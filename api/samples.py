@@ -102,7 +102,7 @@ QUEUE = {
 PAUSED_QUEUE = {**QUEUE, "gate": {"open": False, "reason": "paused", "until": None}}
 LIMITS = {
     **LimitSettings().model_dump(), "timeout_seconds": 300, "max_timeout_seconds": 3600, "expires_in_seconds": 86400,
-    "max_attempts": 5, "retention_seconds": 604800, "tombstone_seconds": 2592000,
+    "max_attempts": 5, "retention_seconds": 604800, "tombstone_seconds": 2592000, "idempotency_seconds": 86400,
 }  # fmt: skip
 HEALTH = {"status": "ok", "version": __version__}
 
@@ -125,6 +125,8 @@ _DETAILS = {
     "not_found": "There is no job 'job_x'.",
     "gone": "The job was erased or its retention is over.",
     "conflict": "Its present state does not allow this.",
+    "idempotency_mismatch": "The Idempotency-Key was used for another request; send a new key.",
+    "idempotency_in_flight": "The first request with this Idempotency-Key is under way; ask again in a second.",
     "payload_too_large": "A job may have 1000000 bytes at most; see GET /v1/limits.",
     "unsupported_media_type": "Send application/json, not 'text/plain'.",
     "queue_full": "200000 jobs are queued and 200000 are allowed; try again when some have run.",

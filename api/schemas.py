@@ -252,6 +252,7 @@ class Limits(BaseModel):
     max_attempts: int
     retention_seconds: float
     tombstone_seconds: float
+    idempotency_seconds: float
 
 
 class Health(BaseModel):

@@ -39,7 +39,7 @@ async def get_limits(request: Request) -> Response:
     settings = resources_of(request).settings
     jobs = settings.jobs.model_dump()
     shown = ("timeout_seconds", "max_timeout_seconds", "expires_in_seconds", "max_attempts")
-    kept = ("retention_seconds", "tombstone_seconds")
+    kept = ("retention_seconds", "tombstone_seconds", "idempotency_seconds")
     return json_answer({**settings.limits.model_dump(), **{name: jobs[name] for name in (*shown, *kept)}})
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from api.admission import explain
 from api.catalogue import TOO_DEEP, Mistake, Program
+from api.idempotency import Reservation
 from api.resources import Resources
 from dspy_jobs import chores
 from dspy_jobs.ids import new_job_id
@@ -36,6 +37,7 @@ class Upload:
     resources: Resources
     head: BatchHead
     program: Program
+    reservation: Reservation | None = None
     total: int = 0
     error_count: int = 0
     errors: list[Mistake] = field(default_factory=list)
@@ -143,6 +145,8 @@ class Upload:
             raise fail("invalid_request_body", "The batch has no items; send one at least.")
         await self._stage()
         await self._staged()
+        if self.reservation:
+            await self.reservation.seal()
         limit = self.resources.settings.limits.queued_jobs
         answer, number = await self.resources.store.run(commit_batch(self.head, request, self.total, limit))
         if answer == "queue_full":

@@ -31,6 +31,7 @@ a test holds the two against each other.
 | dj:worker:{worker} | string | what the worker says of itself (JSON) | a day |
 | dj:worker:{worker}:held | set | jobs it runs or is about to run | until the worker is gone |
 | dj:worker:{worker}:cancel | set | jobs it must stop | until the worker is gone |
+| dj:idempotency:{digest} | hash | whose an Idempotency-Key is, and the answer | `jobs.idempotency_seconds` |
 | dj:programs | hash | what workers say of the programs they run (JSON each) | permanent |
 """
 
@@ -41,6 +42,9 @@ TASK = "dspy_jobs.run"
 
 #: Separates a queue's name from its priority step in Redis list names (kombu's `sep`).
 PRIORITY_SEPARATOR = ":"
+
+#: What an `Idempotency-Key` may be, whole: visible ASCII.
+IDEMPOTENCY_KEY = "[!-~]{1,255}"
 
 #: Message published when a job has ended: `{job}`; when a batch has ended: `{batch}`.
 DONE_CHANNEL = "dj:done"
@@ -167,3 +171,8 @@ def worker_held(worker_id: str) -> str:
 def worker_cancel(worker_id: str) -> str:
     """Jobs a worker must stop."""
     return f"dj:worker:{worker_id}:cancel"
+
+
+def idempotency(digest: str) -> str:
+    """The request an `Idempotency-Key` belongs to; the digest is of the key and its scope."""
+    return f"dj:idempotency:{digest}"

@@ -47,6 +47,8 @@ CODES: dict[str, Meaning] = {
     "gone": Meaning(410, False, "It was here and its retention is over"),
     "method_not_allowed": Meaning(405, False, "This address does not take that method"),
     "conflict": Meaning(409, False, "Its present state does not allow this"),
+    "idempotency_mismatch": Meaning(422, False, "The Idempotency-Key belongs to another request"),
+    "idempotency_in_flight": Meaning(409, True, "The first request with this Idempotency-Key is still under way"),
     "payload_too_large": Meaning(413, False, "The body is larger than allowed"),
     "unsupported_media_type": Meaning(415, False, "This content type is not taken here"),
     "circuit_open": Meaning(503, True, "The model's circuit breaker is open"),

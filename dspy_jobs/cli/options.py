@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,6 @@ Output = Annotated[
 ]
 
 
-def shared(model: str | None, priority: Priority | None, no_cache: bool) -> dict[str, str | bool | None]:
+def shared(model: str | None, priority: Priority | None, no_cache: bool) -> dict[str, Any]:
     """The contract's fields behind the options of jobs and batches."""
     return {"model": model, "priority": priority.value if priority else None, "use_cache": False if no_cache else None}

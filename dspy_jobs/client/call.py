@@ -28,13 +28,15 @@ class Call(Generic[T]):
     body: Body | None = None
     wait: float = 0
     """Seconds the service is asked to hold the line."""
+    key: str | None = None
+    """The `Idempotency-Key`, by which the service knows a repeat."""
     also: tuple[int, ...] = ()
     """Statuses beside 2xx that are an answer, not an error."""
 
     @property
     def repeatable(self) -> bool:
         """Whether sending it twice does no more than sending it once."""
-        return self.method == "GET"
+        return self.method == "GET" or self.key is not None
 
 
 def answer(call: Call[T], response: httpx.Response) -> T:

@@ -73,9 +73,12 @@ def pause_before_retry(call: Call[Any], outcome: Outcome, tries: int, left: floa
 
 def _was_put_off(call: Call[Any], response: httpx.Response) -> bool:
     """Whether the service did nothing and asks to be asked again."""
-    if response.status_code not in (429, 503) or response.status_code in call.also:
+    if response.status_code not in (409, 429, 503) or response.status_code in call.also:
         return False
-    return call.repeatable or problem_in(response).code not in _OF_THE_JOB
+    code = problem_in(response).code
+    if response.status_code == 409:
+        return code == "idempotency_in_flight"
+    return call.method == "GET" or code not in _OF_THE_JOB
 
 
 def asked_pause(response: httpx.Response, default: float) -> float:
@@ -91,9 +94,10 @@ def answered(session: Session, call: Call[T]) -> Flow[T]:
         ApiError: the service refused.
         ServiceUnreachable: it did not answer.
     """
-    waited = 0.0
+    waited, sent = 0.0, False
     for tries in count(1):
         outcome: Outcome = yield call
+        sent |= not isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
         session.answered |= isinstance(outcome, httpx.Response)
         pause = pause_before_retry(call, outcome, tries, session.patience - waited)
         if pause is None:
@@ -102,9 +106,8 @@ def answered(session: Session, call: Call[T]) -> Flow[T]:
         waited += pause
     if isinstance(outcome, httpx.Response):
         return answer(call, outcome)
-    unsent = isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
     reason = str(outcome) or type(outcome).__name__
-    raise ServiceUnreachable(session.url, reason, sent=not (unsent or call.repeatable)) from outcome
+    raise ServiceUnreachable(session.url, reason, sent=sent and call.method != "GET") from outcome
 
 
 def finished(

@@ -47,6 +47,8 @@ def options(url: str, timeout: float) -> dict[str, Any]:
 def request(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
     """The call as a request of this client."""
     headers = {"Prefer": f"wait={math.ceil(call.wait)}"} if call.wait > 0 else {}
+    if call.key is not None:
+        headers["Idempotency-Key"] = call.key
     made = http.build_request(
         call.method,
         call.path,

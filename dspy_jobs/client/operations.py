@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +17,7 @@ from dspy_jobs.client.call import Call, T
 from dspy_jobs.client.errors import InvalidArgument
 from dspy_jobs.client.flow import Flow, Session, answered, asked_pause, finished
 from dspy_jobs.models import Batch, Job, Program, Queue, ResultPage
+from dspy_jobs.names import IDEMPOTENCY_KEY
 
 #: Results asked for at once: few enough to hold, many enough that a request's cost does not count.
 PAGE = 500
@@ -26,13 +29,21 @@ _programs = TypeAdapter(list[Program])
 _queues = TypeAdapter(list[Queue])
 
 
-def submit(session: Session, /, program: str, inputs: Mapping[str, Any], **options: Any) -> Flow[Job]:
+def submit(
+    session: Session, /, program: str, inputs: Mapping[str, Any], *, idempotency_key: str | None = None, **options: Any
+) -> Flow[Job]:
     """Queue one job.
 
     `options` are the contract's fields by name: model, parameters, use_cache, priority, custom_id, request_id,
-    timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook.
+    timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook. With an `idempotency_key` of your own the
+    same submission queues one job however often it is made, within a day; without, only this call's own tries do.
+
+    Raises:
+        ApiError: `idempotency_mismatch`: the key was used for another submission.
+        InvalidArgument: the key is not 1 to 255 visible ASCII characters.
     """
-    return answered(session, Call("POST", "/v1/jobs", _job, json=_submission(program, inputs, options)))
+    body, key = _submission(program, inputs, options), _key(idempotency_key)
+    return answered(session, Call("POST", "/v1/jobs", _job, json=body, key=key))
 
 
 def get(session: Session, /, job_id: str) -> Flow[Job]:
@@ -65,7 +76,14 @@ def delete(session: Session, /, job_id: str) -> Flow[None]:
 
 
 def predict(
-    session: Session, /, program: str, inputs: Mapping[str, Any], *, timeout: float | None = None, **options: Any
+    session: Session,
+    /,
+    program: str,
+    inputs: Mapping[str, Any],
+    *,
+    timeout: float | None = None,
+    idempotency_key: str | None = None,
+    **options: Any,
 ) -> Flow[Job]:
     """Submit and wait in one call; the job succeeded. Options as for `submit`.
 
@@ -75,8 +93,8 @@ def predict(
     """
     held = _PREDICT_WAIT if timeout is None else min(timeout, _PREDICT_WAIT)
     start = session.clock()
-    body = _submission(program, inputs, options)
-    job = yield from answered(session, Call("POST", "/v1/predict", _job, json=body, wait=held))
+    body, key = _submission(program, inputs, options), _key(idempotency_key)
+    job = yield from answered(session, Call("POST", "/v1/predict", _job, json=body, wait=held, key=key))
     if job.is_done:
         return job
     left = None if timeout is None else max(0.0, timeout - (session.clock() - start))
@@ -85,7 +103,15 @@ def predict(
     return job
 
 
-def submit_batch(session: Session, /, program: str, items: Iterable[Mapping[str, Any]], **options: Any) -> Flow[Batch]:
+def submit_batch(
+    session: Session,
+    /,
+    program: str,
+    items: Iterable[Mapping[str, Any]],
+    *,
+    idempotency_key: str | None = None,
+    **options: Any,
+) -> Flow[Batch]:
     """Queue many jobs of one program, all or none.
 
     An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}}`. The items are read to their end before
@@ -96,8 +122,9 @@ def submit_batch(session: Session, /, program: str, items: Iterable[Mapping[str,
         InvalidArgument: an item cannot be written as JSON.
     """
     params = {name: _param(value) for name, value in {"program": program, **options}.items() if value is not None}
+    key = _key(idempotency_key)
     with Body(items) as body:
-        return (yield from answered(session, Call("POST", "/v1/batches", _batch, params=params, body=body)))
+        return (yield from answered(session, Call("POST", "/v1/batches", _batch, params=params, body=body, key=key)))
 
 
 def batch(session: Session, /, batch_id: str) -> Flow[Batch]:
@@ -220,6 +247,15 @@ def _path(kind: str, name: str, *more: str) -> str:
 def _submission(program: str, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None}
     return {"program": program, "inputs": dict(inputs), **given}
+
+
+def _key(given: str | None) -> str:
+    """The caller's key, or a fresh one."""
+    if given is None:
+        return secrets.token_hex(16)
+    if not re.fullmatch(IDEMPOTENCY_KEY, given):
+        raise InvalidArgument(f"{given!r} is not an Idempotency-Key: 1 to 255 visible ASCII characters, no spaces")
+    return given
 
 
 def _param(value: Any) -> str:

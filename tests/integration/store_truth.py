@@ -225,6 +225,8 @@ def check_transitions(before: Truth, after: Truth) -> tuple[Counter[str], Counte
     for job_id, job in after.jobs.items():
         was = before.jobs.get(job_id, {"status": "queued", "attempt": "0"})
         assert job["status"] == was["status"] or job["status"] in TRANSITIONS[was["status"]], (job_id, was["status"])
+        expired_now = job["status"] == "expired" != was["status"]
+        assert not (expired_now and "started_at" in was), (job_id, "a job that has started never expires")
         assert int(job.get("attempt", 0)) - int(was.get("attempt", 0)) == (
             (was["status"], job["status"]) == ("queued", "running")
         ), job_id

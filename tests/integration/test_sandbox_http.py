@@ -226,9 +226,7 @@ def test_react_calls_a_tool_and_ends(shared: Sandbox, adapter: str) -> None:
         return f"sunny for {days} days"
 
     with dspy.context(lm=shared.lm(), adapter=ADAPTERS[adapter]()):
-        result = dspy.ReAct("question -> answer", tools=[get_weather])(
-            question="What is the weather in Tokyo?"
-        )
+        result = dspy.ReAct("question -> answer", tools=[get_weather])(question="What is the weather in Tokyo?")
     assert asked == ["Tokyo"]
     assert [result.trajectory["tool_name_0"], result.trajectory["tool_name_1"]] == ["get_weather", "finish"]
     assert result.trajectory["observation_0"] == "sunny for 3 days"
@@ -256,9 +254,7 @@ def test_it_says_what_it_is(shared: Sandbox) -> None:
     assert "not a language model" in shared.http.get("/").json()["notice"]
     assert "not a language model" in shared.http.get("/health").json()["notice"]
     models = shared.http.get("/v1/models").json()["data"]
-    assert {"sandbox", "sandbox-slow", "sandbox-tail", "sandbox-flaky", "sandbox-down"} == {
-        m["id"] for m in models
-    }
+    assert {"sandbox", "sandbox-slow", "sandbox-tail", "sandbox-flaky", "sandbox-down"} == {m["id"] for m in models}
     assert all("Not a language model" in model["description"] for model in models)
     answer = shared.ask("sandbox").json()
     assert answer["system_fingerprint"] == "sandbox-not-a-language-model"

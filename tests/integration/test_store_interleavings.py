@@ -290,7 +290,7 @@ class Interleavings(RuleBasedStateMachine):
         if start:
             self.promises_hold()
             for job_id in taken:
-                self._claim(worker, job_id, self.new("nonce"), False)
+                self._claim(worker, job_id)
         else:
             self.taken += [(worker, job_id) for job_id in taken]
 
@@ -305,20 +305,22 @@ class Interleavings(RuleBasedStateMachine):
     # ---- workers -------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.taken)
-    @rule(number=picks, may_yield=st.booleans())
-    def claim(self, number: int, may_yield: bool) -> None:
+    @rule(number=picks)
+    def claim(self, number: int) -> None:
         """A thread starts a job it took at some time."""
         worker, job_id = pick(self.taken, number)
-        self._claim(worker, job_id, self.new("nonce"), may_yield)
+        self._claim(worker, job_id)
 
     @precondition(lambda self: self.taken)
     @rule()
     def claim_latest(self) -> None:
         """A thread starts the job it has just taken."""
-        self._claim(*self.taken.pop(), self.new("nonce"), False)
+        self._claim(*self.taken.pop())
 
-    def _claim(self, worker: str, job_id: str, nonce: str, may_yield: bool) -> None:
-        claim = self.store.run(operations.claim_job(worker, job_id, nonce, may_yield, self.now))
+    def _claim(self, worker: str, job_id: str) -> None:
+        # Never yielding: who gives way is decided by Redis's own clock, and a search must be repeatable.
+        nonce = self.new("nonce")
+        claim = self.store.run(operations.claim_job(worker, job_id, nonce, now_ms=self.now))
         if isinstance(claim, Claim):
             assert all(claim.attempt > old.attempt for _, old, _ in self.claims if old.id == job_id)
             assert self.truth.jobs[job_id]["status"] == "queued"

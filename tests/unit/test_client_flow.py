@@ -110,9 +110,9 @@ def test_a_lost_answer_to_a_write_is_said_to_be_uncertain() -> None:
     """After a connection broke during a write the caller learns that it may have been done."""
     session = Session("http://service")
     with pytest.raises(ServiceUnreachable, match="may have been done"):
-        run(operations.submit(session, "qa", {}), httpx.ReadError("broken"))
+        run(operations.retry(session, "job_1"), httpx.ReadError("broken"))
     with pytest.raises(ServiceUnreachable) as refused:
-        run(operations.submit(session, "qa", {}), httpx.ConnectError("refused"))
+        run(operations.retry(session, "job_1"), httpx.ConnectError("refused"))
     assert "may have been done" not in str(refused.value)
 
 

@@ -20,9 +20,7 @@ Invoice INV-2041, 12 March 2025, due 2025-04-12.
 Total: EUR 1,047.40. Questions: billing@acme.example, +49 30 1234567.
 Regards, Ada Lovelace"""
 
-NAMES = st.sampled_from(
-    ["answer", "email", "due_date", "quantity", "order_number", "items", "score", "vendor", "x"]
-)
+NAMES = st.sampled_from(["answer", "email", "due_date", "quantity", "order_number", "items", "score", "vendor", "x"])
 
 
 def _bounded(kind: str, numbers: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -49,9 +47,7 @@ SCALARS = (
     | st.sampled_from([r"^[A-Z]{2}-\d{4}$", r"^\+?[0-9]{7,12}$", r"^(yes|no)$", r"^[^@ ]+@[a-z]+\.com$"]).map(
         lambda pattern: {"type": "string", "pattern": pattern}
     )
-    | st.lists(st.text(max_size=5) | st.integers(), min_size=1, max_size=4).map(
-        lambda options: {"enum": options}
-    )
+    | st.lists(st.text(max_size=5) | st.integers(), min_size=1, max_size=4).map(lambda options: {"enum": options})
     | st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"const": "fixed"}, {}])
 )
 
@@ -99,17 +95,13 @@ def test_a_value_satisfies_its_schema(schema: dict[str, Any], name: str, text: s
 @settings(max_examples=50, deadline=None)
 def test_the_same_input_gives_the_same_value(schema: dict[str, Any], text: str) -> None:
     """A value is a function of the inputs and the field alone."""
-    assert answers.answer("x", schema, Source.of({"t": text})) == answers.answer(
-        "x", schema, Source.of({"t": text})
-    )
+    assert answers.answer("x", schema, Source.of({"t": text})) == answers.answer("x", schema, Source.of({"t": text}))
 
 
 def test_other_inputs_give_other_values() -> None:
     """Answers to different inputs differ, also when the inputs begin alike."""
     start = "The same beginning, longer than any quotation, " * 5
-    texts = {
-        answers.answer("answer", {"type": "string"}, Source.of({"q": f"{start}{n}"})) for n in range(100)
-    }
+    texts = {answers.answer("answer", {"type": "string"}, Source.of({"q": f"{start}{n}"})) for n in range(100)}
     assert len(texts) == 100
 
 
@@ -180,9 +172,7 @@ def test_an_option_that_the_input_mentions_is_chosen() -> None:
         assert answers.answer("category", schema, Source.of({"text": text})) == option
 
 
-@pytest.mark.parametrize(
-    ("written", "value"), [("1,234.50", 1234.5), ("1.234,50", 1234.5), ("12", 12.0), ("x", None)]
-)
+@pytest.mark.parametrize(("written", "value"), [("1,234.50", 1234.5), ("1.234,50", 1234.5), ("12", 12.0), ("x", None)])
 def test_numbers_are_read_in_both_notations(written: str, value: float | None) -> None:
     """Thousands and decimals are told apart in English and continental notation."""
     assert findings.number(written) == value

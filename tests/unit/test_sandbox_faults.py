@@ -88,9 +88,7 @@ def test_the_same_call_meets_the_same_fate() -> None:
     def fates(modifiers: str, attempt: int) -> list[Fate]:
         return [faults.fate(faults.parse(modifiers), prompt, attempt) for prompt in PROMPTS[:50]]
 
-    assert fates("fail=500:0.5;latency=uniform:1:2", 1) == [
-        faults.fate(behaviour, p, 1) for p in PROMPTS[:50]
-    ]
+    assert fates("fail=500:0.5;latency=uniform:1:2", 1) == [faults.fate(behaviour, p, 1) for p in PROMPTS[:50]]
     assert fates("fail=500:0.5", 1) != fates("fail=500:0.5", 2)
     assert fates("fail=500:0.5", 1) != fates("fail=500:0.5;seed=other", 1)
     assert len(set(fates("fail=500:0.5", 1))) == 2
@@ -98,9 +96,7 @@ def test_the_same_call_meets_the_same_fate() -> None:
 
 def test_faults_come_as_often_as_asked() -> None:
     """Over many prompts each fault's share is near its probability."""
-    outcomes = Counter(
-        faults.fate(faults.behaviour_of("sandbox-flaky"), prompt, 1).outcome for prompt in PROMPTS
-    )
+    outcomes = Counter(faults.fate(faults.behaviour_of("sandbox-flaky"), prompt, 1).outcome for prompt in PROMPTS)
     assert outcomes["500"] + outcomes["429"] == pytest.approx(0.05 * len(PROMPTS), rel=0.3)
     assert min(outcomes["500"], outcomes["429"]) > 0
     assert sum(outcomes.values()) == outcomes["answer"] + outcomes["500"] + outcomes["429"]
@@ -124,9 +120,7 @@ def test_the_first_calls_fail_and_the_next_succeeds() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("modifiers", "delay"), [("hang=1;latency=3", math.inf), ("hang=30;latency=3", 30.0)]
-)
+@pytest.mark.parametrize(("modifiers", "delay"), [("hang=1;latency=3", math.inf), ("hang=30;latency=3", 30.0)])
 def test_a_hang_outlasts_the_latency(modifiers: str, delay: float) -> None:
     """A hanging call waits for the client to leave, or for its own number of seconds."""
     assert faults.fate(faults.parse(modifiers), b"prompt", 1) == Fate(delay, "hang")

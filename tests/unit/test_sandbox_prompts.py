@@ -122,9 +122,7 @@ def test_a_react_step_names_its_tools(adapter: ChatAdapter) -> None:
     assert (step["next_tool_name"], step["next_tool_args"]) == ("get_weather", {"city": "Tokyo"})
 
 
-@pytest.mark.parametrize(
-    "system", ["", "You are a helpful assistant.", "Your output fields are:\nnothing known"]
-)
+@pytest.mark.parametrize("system", ["", "You are a helpful assistant.", "Your output fields are:\nnothing known"])
 def test_other_prompts_have_no_layout(system: str) -> None:
     """A prompt that DSPy did not write is not mistaken for one."""
     assert prompts.read_layout(system) is None
@@ -162,7 +160,5 @@ def test_the_sandbox_stands_alone() -> None:
         "import sys, sandbox.__main__; "
         "print([name for name in ('dspy', 'litellm', 'api', 'worker', 'autoscaler') if name in sys.modules])"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "[]"
