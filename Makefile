@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types bench lock clean
+.PHONY: help install demo up test lint types bench soak lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ types: $(STAMP) ## Check types
 
 bench: $(STAMP) ## Measure against bare DSPy and plain Celery, side by side
 	$(BIN)/python -m benchmarks
+
+soak: $(STAMP) ## Ten minutes of killed workers, Redis restarts and provider faults; count what was lost
+	$(BIN)/python -m tests.system.soak
 
 lock: ## Pin every dependency with hashes again (needs uv)
 	uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \

@@ -82,9 +82,10 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         backlog=4096,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
-    # uvicorn raises the signal that stopped it once more at its end; a stop that was asked for is no failure.
+    # Before uvicorn takes the signals over, and when it raises the one that stopped it once more at its end: a stop
+    # that was asked for is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: sys.exit(0))
     host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
     print(f"dspy-jobs API on http://{host}:{listener.getsockname()[1]}", flush=True)
     _Server(app, config).run(sockets=[listener])

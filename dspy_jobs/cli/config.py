@@ -35,7 +35,7 @@ def check(file: File = None, as_json: AsJson = False) -> None:
 @app.command()
 def show(file: File = None, as_json: AsJson = False) -> None:
     """Show every setting as it is in force, secrets redacted."""
-    from dspy_jobs.cli.redaction import redacted
+    from dspy_jobs.redaction import redacted
 
     settings = redacted(load_settings(file))
     if as_json:

@@ -26,7 +26,7 @@ from tests.conftest import is_permanent, keys_without_lifetime
 from tests.integration import store_truth
 from tests.integration.store_truth import Truth, message_ids, read_truth
 
-EXAMPLES = int(os.environ.get("STORE_EXAMPLES", "250"))
+EXAMPLES = int(os.environ.get("STORE_EXAMPLES", "200"))
 STEPS = 50
 
 T = TypeVar("T")
