@@ -1,4 +1,4 @@
-"""The commands for batches: submit a file, follow it, fetch results, cancel."""
+"""The commands for batches: submit a file, follow it, fetch results; cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="JSONL or .csv file; -
 Program = Annotated[str | None, typer.Option(help="Program of the lines that name none; CSV needs it.")]
 As = Annotated[Format | None, typer.Option("--format", help="By default told by the file's name, else jsonl.")]
 OnlyStatus = Annotated[JobStatus | None, typer.Option("--status", help="Only jobs in this state.")]
+RetryStatus = Annotated[
+    list[JobStatus] | None, typer.Option("--status", help="Only jobs that ended so; repeat it for more.")
+]
 InputOrder = Annotated[bool, typer.Option("--input-order", help="In the order submitted; once the batch has ended.")]
 
 
@@ -103,11 +106,30 @@ def results(
 def cancel(ctx: typer.Context, batch_id: BatchId, as_json: AsJson = False) -> None:
     """Cancel what is queued of a batch and stop what runs."""
     with connect(ctx) as client:
-        batch = client.cancel_batch(batch_id)
-    if as_json:
-        _show([batch], as_json)
-    else:
-        say(f"{batch.id} is {batch.status}")
+        _say_or_show(client.cancel_batch(batch_id), as_json)
+
+
+@app.command()
+def pause(ctx: typer.Context, batch_id: BatchId, as_json: AsJson = False) -> None:
+    """Start no further job of a batch; what runs finishes."""
+    with connect(ctx) as client:
+        _say_or_show(client.pause_batch(batch_id), as_json)
+
+
+@app.command()
+def resume(ctx: typer.Context, batch_id: BatchId, as_json: AsJson = False) -> None:
+    """Go on with a paused batch."""
+    with connect(ctx) as client:
+        _say_or_show(client.resume_batch(batch_id), as_json)
+
+
+@app.command()
+def retry(ctx: typer.Context, batch_id: BatchId, status: RetryStatus = None, wait: Wait = False) -> None:
+    """Queue again what failed, was canceled or expired; with --wait follow it to the end. Prints how many jobs."""
+    with connect(ctx) as client:
+        print(client.retry_batch(batch_id, status=[state.value for state in status] if status else None))
+        if wait:
+            _finish(client, [client.batch(batch_id)], None, None, as_json=False)
 
 
 @contextmanager
@@ -165,6 +187,13 @@ def _finish(client: Client, batches: list[Batch], timeout: float | None, output:
     if any(batch.counts.succeeded < batch.counts.total for batch in ended):
         say("not all jobs succeeded: dspy-jobs batch results --status failed " + _ids(ended))
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _say_or_show(batch: Batch, as_json: bool) -> None:
+    if as_json:
+        _show([batch], as_json)
+    else:
+        say(f"{batch.id} is {batch.status}")
 
 
 def _ids(batches: list[Batch]) -> str:

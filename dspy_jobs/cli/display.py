@@ -1,4 +1,4 @@
-"""What people see: jobs, batches and programs as tables on stdout. Foreign text is shown as text, never as markup."""
+"""What people see: jobs, batches, programs, queues, as tables on stdout. Foreign text is never taken for markup."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dspy_jobs.models import Batch, Job, Program, Usage
+from dspy_jobs.models import Batch, Gate, Job, Program, Queue, Usage
 from dspy_jobs.states import JobStatus
 
 #: Control characters could move the cursor or recolor the terminal.
@@ -71,6 +71,12 @@ def print_programs(programs: Iterable[Program]) -> None:
     _print_table(("program", "version", "model", "inputs", "outputs", "description"), rows)
 
 
+def print_queues(queues: Iterable[Queue]) -> None:
+    """Queues, one a row."""
+    rows = [(q.name, q.queued, q.running, _waited(q.oldest_wait_seconds), _gate(q.gate), q.workers) for q in queues]
+    _print_table(("queue", "queued", "running", "oldest waits", "gate", "workers"), rows)
+
+
 def text(value: Any) -> Text:
     """Foreign text, shown as it is but for control characters."""
     return Text(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", "" if value is None else str(value)))
@@ -119,6 +125,16 @@ def _tokens(usage: Usage | None) -> str:
 
 def _cost(dollars: float | None) -> str:
     return "" if dollars is None else f"${dollars:.6f}".rstrip("0").rstrip(".")
+
+
+def _waited(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s"
+
+
+def _gate(gate: Gate | None) -> str:
+    if gate is None or gate.open:
+        return "open"
+    return f"{gate.reason}, until {gate.until:%H:%M:%S}" if gate.until else str(gate.reason)
 
 
 def _seconds(done: Job | Batch) -> str:

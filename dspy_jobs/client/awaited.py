@@ -61,6 +61,8 @@ class AsyncClient:
     programs = _awaited(operations.programs)
     program = _awaited(operations.program)
     queues = _awaited(operations.queues)
+    pause_queue = _awaited(operations.pause_queue)
+    resume_queue = _awaited(operations.resume_queue)
     limits = _awaited(operations.limits)
     ready = _awaited(operations.ready)
 

@@ -63,6 +63,8 @@ class Client:
     programs = _blocking(operations.programs)
     program = _blocking(operations.program)
     queues = _blocking(operations.queues)
+    pause_queue = _blocking(operations.pause_queue)
+    resume_queue = _blocking(operations.resume_queue)
     limits = _blocking(operations.limits)
     ready = _blocking(operations.ready)
 

@@ -202,6 +202,16 @@ def queues(session: Session, /) -> Flow[list[Queue]]:
     return answered(session, Call("GET", "/v1/queues", lambda r: _queues.validate_python(r.json()["data"])))
 
 
+def pause_queue(session: Session, /, name: str) -> Flow[Queue]:
+    """Start no further job of a queue until it is resumed; what runs finishes, and submitting goes on."""
+    return answered(session, Call("POST", _path("queues", name, "pause"), _queue))
+
+
+def resume_queue(session: Session, /, name: str) -> Flow[Queue]:
+    """Let a paused queue's jobs run again."""
+    return answered(session, Call("POST", _path("queues", name, "resume"), _queue))
+
+
 def limits(session: Session, /) -> Flow[dict[str, Any]]:
     """Sizes beyond which a request is refused."""
     return answered(session, Call("GET", "/v1/limits", lambda r: dict(r.json())))
@@ -218,6 +228,10 @@ def _job(response: httpx.Response) -> Job:
 
 def _batch(response: httpx.Response) -> Batch:
     return Batch.model_validate_json(response.content)
+
+
+def _queue(response: httpx.Response) -> Queue:
+    return Queue.model_validate_json(response.content)
 
 
 def _result_page(response: httpx.Response) -> ResultPage:

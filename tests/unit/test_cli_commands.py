@@ -35,6 +35,11 @@ class FakeService:
             lines = json.dumps(self.job) + "\n"
             done = "after" in request.url.params
             return httpx.Response(200, text="" if done else lines, headers={"X-Next-Cursor": "1"})
+        if path.endswith("/retry"):
+            return httpx.Response(202, json={"requeued": 1})
+        if path.startswith("/v1/queues"):
+            queue = self.queue(path.split("/")[-1])
+            return httpx.Response(200, json={"data": [queue]} if request.method == "GET" else queue)
         if path.startswith("/v1/batches"):
             return httpx.Response(202, json=self.batch())
         if path == "/v1/programs":
@@ -47,6 +52,12 @@ class FakeService:
         ok = int(self.job["status"] == "succeeded")
         counts = {"total": 1, "succeeded": ok, "failed": 1 - ok, "queued": 0}
         return {"id": "batch_1", "status": "ended", "ended_reason": "completed", "program": "qa", "counts": counts}
+
+    @staticmethod
+    def queue(change: str) -> dict[str, Any]:
+        """A queue that is paused, or open."""
+        closed = {"open": False, "reason": "paused", "until": None}
+        return {"name": "dj.m", "queued": 2, "running": 1, "gate": closed if change == "pause" else {"open": True}}
 
     @property
     def bodies(self) -> list[Any]:
@@ -248,6 +259,9 @@ def test_results_are_json_lines_on_stdout() -> None:
     [
         (("batch", "get", "batch_1"), "batch_1"),
         (("programs",), "[red]"),
+        (("queue", "list"), "dj.m"),
+        (("queue", "pause", "dj.m"), "paused"),
+        (("queue", "resume", "dj.m"), "open"),
         (("get", "job_1"), "job_1"),
     ],
 )
@@ -266,6 +280,23 @@ def test_canceling_says_what_became_of_it(args: tuple[str, ...]) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     assert f"{args[-1]} is" in result.stderr
     assert json.loads(run(FakeService(status="running"), *args, "--json").stdout)["id"] == args[-1]
+
+
+@pytest.mark.parametrize("change", ["pause", "resume"])
+def test_a_batch_is_paused_and_resumed(change: str) -> None:
+    """The message says how the batch stands afterwards."""
+    service = FakeService()
+    result = run(service, "batch", change, "batch_1")
+    assert (result.exit_code, "batch_1 is ended" in result.stderr) == (0, True)
+    assert [(r.method, r.url.path) for r in service.requests] == [("POST", f"/v1/batches/batch_1/{change}")]
+
+
+def test_retrying_a_batch_prints_how_many_jobs_wait_again() -> None:
+    """Only the states asked for are sent; with --wait the batch is followed and a failure exits 1."""
+    service = FakeService(status="failed")
+    result = run(service, "batch", "retry", "batch_1", "--status", "failed", "--status", "expired", "--wait")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (ExitCode.FAILED, "1")
+    assert service.bodies[0] == [{"status": ["failed", "expired"]}]
 
 
 def test_the_help_lists_every_exit_code() -> None:
