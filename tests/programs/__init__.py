@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 from typing import Any, Literal
@@ -159,6 +160,20 @@ def kills_worker() -> dspy.Module:
         os._exit(137)
 
     return _Free(leave)
+
+
+def devours() -> dspy.Module:
+    """Asks for more memory than its process may have."""
+
+    def devour(text: str) -> int:
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, before[1]))
+        try:
+            return len(bytearray(16 << 30))
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+
+    return _Free(devour)
 
 
 def hangs() -> dspy.Module:

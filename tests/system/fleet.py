@@ -34,6 +34,8 @@ factory = "tests.programs:sleepy"
 factory = "tests.programs:exits"
 [programs.kills_worker]
 factory = "tests.programs:kills_worker"
+[programs.devours]
+factory = "tests.programs:devours"
 [programs.hangs]
 factory = "tests.programs:hangs"
 [programs.chatty]
@@ -53,12 +55,11 @@ class Fleet:
         self.settings, self.store, self._environ, self._log = settings, store, environ, log
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start a worker and wait until it consumes."""
+    def start(self, *module: str) -> subprocess.Popen[bytes]:
+        """Start a worker, or a module that is one and its arguments, and wait until it consumes."""
         with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "worker"], env=self._environ, stdout=log, stderr=log, cwd=self._log.parent
-            )
+            command = [sys.executable, "-m", *(module or ("worker",))]
+            process = subprocess.Popen(command, env=self._environ, stdout=log, stderr=log, cwd=self._log.parent)
         self.processes.append(process)
         assert wait_until(lambda: self._consumes(process.pid), 60), self.log()
         return process

@@ -22,6 +22,15 @@ def test_programs_that_exit_do_not_take_threads_with_them(fleet: Fleet) -> None:
     fleet.wait(noisy, "succeeded")
 
 
+def test_a_program_that_is_refused_memory_fails_alone(fleet: Fleet) -> None:
+    """Memory that the process may not have is the program's own error; the worker and its other jobs go on."""
+    fleet.start()
+    devouring = fleet.submit("devours", text="t")
+    beside = fleet.submit("sleepy", text="0.5")
+    assert fleet.wait(devouring, "failed").outcome["problem"]["code"] == "program_error"  # type: ignore[index]
+    assert fleet.wait(beside, "succeeded").fields["attempt"] == "1"
+
+
 def test_a_program_that_hangs_fails_at_its_deadline(fleet: Fleet) -> None:
     """A program that blocks for ever without a model call ends as a timeout; others run on beside it."""
     fleet.start()

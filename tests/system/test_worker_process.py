@@ -52,6 +52,19 @@ def test_sigterm_finishes_what_runs_and_hands_back_the_rest(fleet: Fleet) -> Non
     assert {job.fields["attempt"] for job in fleet.jobs_of(batch)} == {"1"}
 
 
+def test_a_rolling_restart_starts_no_job_again(fleet: Fleet) -> None:
+    """All workers are replaced, one after the other, while a batch runs: each job runs once, each worker exits 0."""
+    first, second = fleet.start(), fleet.start()
+    batch = fleet.submit_batch("sleepy", [{"text": "0.3"}] * 200)
+    for worker in (first, second):
+        assert wait_until(lambda: fleet.count(batch, "running") >= 8, 20)
+        fleet.start()
+        worker.terminate()
+        assert worker.wait(20) == 0
+    assert fleet.wait_for_batch(batch)["succeeded"] == "200"
+    assert {job.fields["attempt"] for job in fleet.jobs_of(batch)} == {"1"}
+
+
 def test_a_second_sigterm_gives_everything_back_at_once(fleet: Fleet) -> None:
     """Jobs that would run for minutes are queued again at once, charged with no failed attempt."""
     worker = fleet.start()

@@ -1,0 +1,86 @@
+"""A worker is killed at each point of a job's life: the job ends once, and only a call under way is paid twice."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from dspy_jobs.settings import Settings
+from dspy_jobs.store import SyncStore
+from dspy_jobs.waiting import wait_until
+from tests.system.fleet import CONFIG, Fleet
+
+pytestmark = pytest.mark.system
+
+
+class Account:
+    """A model of the sandbox that only this test calls."""
+
+    def __init__(self, sandbox_url: str) -> None:
+        self.name = f"sandbox;latency=0.5;seed={secrets.token_hex(4)}"
+        self._url = sandbox_url
+
+    def read(self, count: str) -> int:
+        """One of its counts."""
+        models = httpx.get(f"{self._url}/ledger").json()["models"]
+        return int(models.get(self.name, {}).get(count, 0))
+
+
+@pytest.fixture
+def account(sandbox_url: str) -> Account:
+    """The test's own model."""
+    return Account(sandbox_url)
+
+
+@pytest.fixture
+def fleet(
+    write_config: Callable[..., Settings],
+    store: SyncStore,
+    child_environ: dict[str, str],
+    account: Account,
+    sandbox_url: str,
+) -> Iterator[Fleet]:
+    """A fleet that serves that model as well."""
+    model = f'[models.own]\nmodel = "openai/{account.name}"\nbase_url = "{sandbox_url}/v1"\n'
+    settings = write_config(model + CONFIG)
+    assert settings.source is not None
+    environ = {**child_environ, "DSPY_JOBS_CONFIG": str(settings.source)}
+    fleet = Fleet(settings, store, environ, settings.source.with_name("worker.log"))
+    yield fleet
+    fleet.end()
+
+
+def assert_ended_once(fleet: Fleet, batch: str) -> None:
+    """A healthy worker ends the job, whose outcome is published once, with exact counts."""
+    fleet.start()
+    fields = fleet.wait_for_batch(batch)
+    counts = {name: int(fields[name]) for name in ("queued", "running", "succeeded", "failed", "total")}
+    assert counts == {"queued": 0, "running": 0, "succeeded": 1, "failed": 0, "total": 1}
+    assert fleet.results(batch) == 1
+
+
+@pytest.mark.parametrize(
+    ("point", "calls"), [("popped", 1), ("taken", 1), ("claimed", 1), ("answered", 2), ("published", 1)]
+)
+def test_a_job_outlives_its_worker_at_every_point(fleet: Fleet, account: Account, point: str, calls: int) -> None:
+    """Killed before the call nothing was paid, and after publishing nothing is paid again; between, one call is."""
+    dying = fleet.start("tests.system.dying_worker", point)
+    batch = fleet.submit_batch("qa", [{"question": "Who pays?"}], model="own")
+    assert dying.wait(60) == -signal.SIGKILL
+    assert_ended_once(fleet, batch)
+    assert account.read("completions") == calls
+
+
+def test_a_call_under_way_is_made_again(fleet: Fleet, account: Account) -> None:
+    """Killed while the model thinks: the provider may charge that call as well as the one that answers."""
+    worker = fleet.start()
+    batch = fleet.submit_batch("qa", [{"question": "Who pays?"}], model="own")
+    assert wait_until(lambda: account.read("waiting") == 1, 30)
+    os.kill(worker.pid, signal.SIGKILL)
+    assert_ended_once(fleet, batch)
+    assert account.read("requests") == 2
