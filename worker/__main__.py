@@ -1,4 +1,7 @@
-"""`python -m worker`: one Celery worker in this very process, with everything built before it takes a message."""
+"""`python -m worker [NAME]`: one Celery worker in this very process, everything built before it takes a message.
+
+Its log lines bear the name, by default `worker`.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ from dspy_jobs.settings import ConfigurationError
 
 def main() -> int:
     """Run until SIGTERM or SIGINT. Exit code 0 after a clean stop, 2 for a wrong configuration, 3 without Redis."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "worker"
     try:
         from worker.app import app, queues_of, settings
         from worker.process import WorkerProcess
 
         lines = LineWriter(sys.stdout)
-        configure_logging(settings, "worker", lines=lines)
+        configure_logging(settings, name, lines=lines)
         process = WorkerProcess(settings, before_exit=lines.flush)
         process.start()
     except ConfigurationError as error:

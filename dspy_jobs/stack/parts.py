@@ -91,7 +91,7 @@ def _sandbox(settings: Settings) -> Part:
 def _worker(settings: Settings, number: int, of: int) -> Part:
     name = "worker" if of == 1 else f"worker-{number}"
     drain = settings.worker.drain_seconds + _GRACE_SECONDS
-    return Part(name, (sys.executable, "-m", "worker"), drain, 1, restarts=True)
+    return Part(name, (sys.executable, "-m", "worker", name), drain, 1, restarts=True)
 
 
 def _api(settings: Settings) -> Part:

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,11 +18,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
+from redis.exceptions import RedisError
 
 from dspy_jobs.settings import load_settings
 from dspy_jobs.store import SyncStore, connect
@@ -66,6 +68,10 @@ class Report:
     """Jobs that ran at the moment their worker was killed: the bound of what may be paid twice."""
     workers_killed: int = 0
     redis_restarts: int = 0
+    redis_outage_seconds: float = 0.0
+    """How long Redis was away in all, besides its restarts."""
+    redis_stall_seconds: float = 0.0
+    """How long Redis stood still without dying, in all."""
     wrong_counts: int = 0
     """Reads at which the batch's counts did not add up: must be 0."""
     longest_recovery_seconds: float = 0.0
@@ -73,12 +79,30 @@ class Report:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Faults:
+    """What is done to Redis, one after the other at even shares of the batch, between kills of workers."""
+
+    kill_every: float = 5
+    """Seconds between two kills of a random worker."""
+    outages: tuple[float, ...] = (0,)
+    """Redis is killed and started again after so many seconds, each in its turn."""
+    stalls: tuple[float, ...] = ()
+    """Then Redis is stopped (SIGSTOP) and continued after so many seconds."""
+
+    @property
+    def redis_faults(self) -> list[tuple[str, float]]:
+        """All of them in order."""
+        return [*(("outage", seconds) for seconds in self.outages), *(("stall", seconds) for seconds in self.stalls)]
+
+
 class Soak:
     """One run."""
 
-    def __init__(self, fleet: Fleet, own_redis: OwnRedis, jobs: int, kill_every: float, restarts: int) -> None:
+    def __init__(self, fleet: Fleet, own_redis: OwnRedis, jobs: int, faults: Faults) -> None:
         self._fleet, self._redis = fleet, own_redis
-        self._jobs, self._kill_every, self._restarts = jobs, kill_every, restarts
+        self._jobs, self._faults = jobs, faults
+        self._left = faults.redis_faults
         self._report = Report(submitted=jobs)
         self._random = random.Random(1)
         self._batch = ""
@@ -91,12 +115,12 @@ class Soak:
         self._batch = self._fleet.submit_batch(
             "qa", [{"question": f"What is {n} times {n}?"} for n in range(self._jobs)]
         )
-        next_kill = started + self._kill_every
+        next_kill = started + self._faults.kill_every
         while time.monotonic() < started + seconds and not self._ended():
             self._check_counts()
             if time.monotonic() >= next_kill:
-                next_kill = time.monotonic() + self._kill_every
                 self._disturb()
+                next_kill = time.monotonic() + self._faults.kill_every
             time.sleep(0.1)
         assert wait_until(self._ended, seconds), (self._fleet.batch(self._batch), self._fleet.log()[-3000:])
         self._report.seconds = time.monotonic() - started
@@ -107,14 +131,24 @@ class Soak:
 
     def _disturb(self) -> None:
         done = self._fleet.count(self._batch, "succeeded") / self._jobs
-        if self._report.redis_restarts < self._restarts and done > (self._report.redis_restarts + 1) / (
-            self._restarts + 2
-        ):
-            self._redis.kill()
-            self._redis.start()
-            self._report.redis_restarts += 1
+        number, all_of_them = len(self._faults.redis_faults) - len(self._left), len(self._faults.redis_faults)
+        if self._left and done > (number + 1) / (all_of_them + 2):
+            self._trouble_redis(*self._left.pop(0))
+        else:
+            self._kill_a_worker()
+
+    def _trouble_redis(self, kind: str, seconds: float) -> None:
+        if kind == "stall":
+            self._redis.signal(signal.SIGSTOP)
+            time.sleep(seconds)
+            self._redis.signal(signal.SIGCONT)
+            self._report.redis_stall_seconds += seconds
             return
-        self._kill_a_worker()
+        self._redis.kill()
+        time.sleep(seconds)
+        self._redis.start()
+        self._report.redis_restarts += 1
+        self._report.redis_outage_seconds += seconds
 
     def _kill_a_worker(self) -> None:
         alive = [process for process in self._fleet.processes if process.poll() is None]
@@ -130,9 +164,10 @@ class Soak:
 
     def _time_recovery(self, worker: str, killed: float) -> None:
         store = SyncStore(connect(self._redis.url))
-        if wait_until(lambda: not store.redis.exists(f"dj:worker:{worker}:held"), 60):
-            took = time.monotonic() - killed
-            self._report.longest_recovery_seconds = max(self._report.longest_recovery_seconds, took)
+        with suppress(RedisError):  # its own outages are counted by themselves
+            if wait_until(lambda: not store.redis.exists(f"dj:worker:{worker}:held"), 60):
+                took = time.monotonic() - killed
+                self._report.longest_recovery_seconds = max(self._report.longest_recovery_seconds, took)
 
     def _check_counts(self) -> None:
         fields = self._fleet.batch(self._batch)
@@ -179,20 +214,24 @@ def fleet_on_own_redis(folder: Path, latency: float) -> Iterator[tuple[Fleet, Ow
         yield fleet, own_redis
 
 
-def soak(jobs: int, seconds: float, kill_every: float = 5, restarts: int = 2, latency: float = 0.05) -> Report:
-    """Run one soak in a folder of its own."""
+def soak(jobs: int, seconds: float, faults: Faults, latency: float) -> Report:
+    """Run one soak in a folder of its own. `latency` is the model's, in seconds."""
     with tempfile.TemporaryDirectory(prefix="dj-") as folder, fleet_on_own_redis(Path(folder), latency) as (fleet, own):
-        return Soak(fleet, own, jobs, kill_every, restarts).run(seconds)
+        return Soak(fleet, own, jobs, faults).run(seconds)
 
 
 def main() -> int:
     """Run and print; exit 1 if anything was lost, published twice, or paid twice without a kill to blame."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--latency", type=float, default=0.5)
+    parser.add_argument("--seconds", type=float, default=600, help="after which nothing is disturbed any more")
+    parser.add_argument("--latency", type=float, default=0.5, help="of the model, in seconds")
+    parser.add_argument("--kill-every", type=float, default=5, help="seconds between kills of a random worker")
+    parser.add_argument("--outages", type=float, nargs="*", default=[0, 60], help="seconds for which Redis is dead")
+    parser.add_argument("--stalls", type=float, nargs="*", default=[30], help="seconds for which Redis is stopped")
     options = parser.parse_args()
-    report = soak(options.jobs, options.seconds, latency=options.latency)
+    faults = Faults(options.kill_every, tuple(options.outages), tuple(options.stalls))
+    report = soak(options.jobs, options.seconds, faults, options.latency)
     print(json.dumps(asdict(report), indent=2))
     broken = report.lost or report.published_twice or report.wrong_counts
     return int(bool(broken) or report.calls_paid_twice > report.in_flight_at_kills)

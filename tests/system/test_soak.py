@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.soak import soak
+from tests.system.soak import Faults, soak
 
 pytestmark = pytest.mark.system
 
 
 def test_nothing_is_lost_or_published_twice_under_faults() -> None:
     """Workers killed, Redis restarted, a provider that fails: every job ends once, and every count adds up."""
-    report = soak(jobs=1500, seconds=60, kill_every=5, restarts=1, latency=0.3)
+    report = soak(jobs=1500, seconds=60, faults=Faults(kill_every=5), latency=0.3)
     assert (report.lost, report.published_twice, report.wrong_counts, report.failed) == (0, 0, 0, {})
     assert report.workers_killed >= 2
     assert report.redis_restarts == 1

@@ -49,6 +49,7 @@ def test_two_stacks_run_side_by_side(tmp_path: Path) -> None:
         job = _job_of(one)
         assert job["status"] == "succeeded"
         assert _job_of(two)["status"] == "succeeded"
+        assert len({one.wait_for("worker_ready", f"worker-{number}")["worker"] for number in (1, 2)}) == 2
         with one.client() as client, two.client() as other:
             assert client.get("/v1/queues").json()["data"][0]["workers"] == 2
             assert other.get(f"/v1/jobs/{job['id']}").status_code == 404
