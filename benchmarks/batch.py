@@ -9,12 +9,16 @@ import orjson
 from benchmarks.rig import Rig
 from dspy_jobs import chores, names
 from dspy_jobs.ids import new_batch_id, new_job_id
-from dspy_jobs.states import Priority
+from dspy_jobs.states import Priority, WaitReason
 from dspy_jobs.store import operations
+from dspy_jobs.store.operations import Spent
 from dspy_jobs.waiting import wait_until
 
 #: Items staged in one step, as the API does.
 _GROUP = 500
+
+#: The worker whose attempts failed.
+_NOBODY = "nobody"
 
 
 def question(number: int) -> str:
@@ -51,6 +55,21 @@ class Batch:
         began = time.perf_counter()
         self._rig.store.follow(chores.release(self.id, self._rig.settings.worker.chunk_size))
         return self.wait(began, bound_seconds)
+
+    def delay(self, seconds: float) -> None:
+        """Let every job fail a first attempt, without a worker process, and wait so long for its next one."""
+        self._rig.store.follow(chores.release(self.id, self._rig.settings.worker.chunk_size))
+        found = self._rig.store.redis.lrange(names.batch_jobs(self.id), 0, -1)
+        ids = [raw.decode() for raw in found if isinstance(raw, bytes)]
+        for start in range(0, len(ids), _GROUP):
+            group = ids[start : start + _GROUP]
+            take = operations.take_jobs(_NOBODY, group)
+            claims = self._rig.store.run_all([take, *(operations.claim_job(_NOBODY, i, i) for i in group)])[1:]
+            waits = [
+                operations.retry_later(_NOBODY, claim, b"{}", seconds, WaitReason.RETRY_SCHEDULED, Spent())
+                for claim in claims
+            ]
+            self._rig.store.run_all(waits)
 
     def wait(self, began: float, bound_seconds: float = 600) -> float:
         """Seconds since `began` (of `time.perf_counter`) when every job has ended.

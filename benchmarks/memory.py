@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 from benchmarks.batch import Batch
 from benchmarks.figures import Spread
 from benchmarks.http_client import HttpClient
 from benchmarks.options import Options
 from benchmarks.report import Report, Target
-from benchmarks.rig import rig
+from benchmarks.rig import Rig, rig
 
 JOBS = 10_000
+DELAYED = 100_000
+#: A worker looks for due jobs twice a second, and for lost ones every three.
+_HOUSEKEEPING_SECONDS = 5
 
 _JOB = {"program": "qa", "inputs": {"question": "What is 1 plus 2?"}}
 
@@ -42,4 +47,28 @@ def measure(options: Options) -> list[Report]:
         Target("worker at 128 threads", Spread.of([max(found)]), 160, False, " MiB"),
         Target("worker's growth in the second half", Spread.of([found[1] - found[0]]), 5, False, " MiB"),
     ]
-    return [report]
+    return [report, delayed(options)]
+
+
+def delayed(options: Options) -> Report:
+    """The memory of a worker beside jobs that wait for their next attempt, which are in Redis and nowhere else."""
+    jobs = options.size(DELAYED)
+    report = Report("A worker beside delayed jobs", ["delayed jobs", "worker, MiB"])
+    with rig() as here:
+        alone = _after_housekeeping(here)
+        Batch.put(here, jobs).delay(3600)
+        beside = _after_housekeeping(here)
+    report.rows = [["0", f"{alone:.1f}"], [f"{jobs:,}", f"{beside:.1f}"]]
+    report.samples = {"alone_mib": alone, "beside_mib": beside}
+    report.targets = [Target("growth by delayed jobs", Spread.of([beside - alone]), 2, False, " MiB")]
+    return report
+
+
+def _after_housekeeping(here: Rig) -> float:
+    """Memory of a fresh worker that has looked after delayed and lost jobs a few times."""
+    worker = here.start_worker()
+    Batch.put(here, 128, program="echo").run()
+    time.sleep(_HOUSEKEEPING_SECONDS)
+    resident = worker.rss_mib()
+    worker.stop()
+    return resident

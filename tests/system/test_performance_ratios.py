@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import http_requests, run_rate, scaling
+from benchmarks import http_requests, memory, run_rate, scaling
 from benchmarks.contenders import BareDspy, DspyJobs
 from benchmarks.options import Options
 from benchmarks.report import Report
@@ -55,3 +55,9 @@ def test_ten_times_the_jobs_take_at_most_twice_ten_times_as_long() -> None:
     times, sizes = scaling.measure(Options(rounds=2, quick=True))
     assert max(medians(times).values()) <= 20
     assert max(medians(sizes).values()) <= 2048
+
+
+def test_delayed_jobs_cost_a_worker_no_memory() -> None:
+    """Jobs that wait for their next attempt are in Redis and nowhere else."""
+    grown = memory.delayed(SHORT).targets[0].value
+    assert grown.median <= 4, grown
