@@ -80,10 +80,10 @@ def wake() -> Plan[None]:
         pass
 
 
-def recover(max_losses: int) -> Plan[None]:
+def recover(settings: Settings) -> Plan[None]:
     """Queue again what lost workers held."""
-    step = 200
-    while sum((yield recover_lost(max_losses, step))) == step:
+    step, losses, grace = 200, settings.jobs.max_worker_losses, settings.worker.lease_seconds
+    while sum((yield recover_lost(losses, step, grace_seconds=grace))) == step:
         pass
 
 
@@ -114,7 +114,7 @@ def all_chores(settings: Settings) -> Plan[None]:
     """One round of everything a dead process may have left."""
     yield from wake()
     yield from expire(settings)
-    yield from recover(settings.jobs.max_worker_losses)
+    yield from recover(settings)
     found = yield find_chores(STALE_UPLOAD_MS)
     for batch_id in found.canceling:
         yield from cancel(batch_id)

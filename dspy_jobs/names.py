@@ -28,6 +28,7 @@ a test holds the two against each other.
 | dj:queue:{queue}:workers | zset | live workers that consume it, by the end of their lease | permanent, trimmed |
 | dj:totals | hash | jobs queued and running in all | permanent |
 | dj:workers | zset | workers by the end of their lease | permanent, trimmed |
+| dj:watch | hash | since when leases have been watched without a gap, and when last | permanent |
 | dj:worker:{worker} | string | what the worker says of itself (JSON) | a day |
 | dj:worker:{worker}:held | set | jobs it runs or is about to run | until the worker is gone |
 | dj:worker:{worker}:cancel | set | jobs it must stop | until the worker is gone |
@@ -61,10 +62,11 @@ DELAYED = "dj:delayed"
 EXPIRING = "dj:expiring"
 TOTALS = "dj:totals"
 WORKERS = "dj:workers"
+WATCH = "dj:watch"
 PROGRAMS = "dj:programs"
 
 #: Keys without a lifetime; every other key must have one once its work is done.
-PERMANENT = (JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, EXPIRING, TOTALS, WORKERS, PROGRAMS)
+PERMANENT = (JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, EXPIRING, TOTALS, WORKERS, WATCH, PROGRAMS)
 PERMANENT_PREFIX = "dj:queue:"
 
 

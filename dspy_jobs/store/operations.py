@@ -305,9 +305,16 @@ def retire_worker(worker: str, queues: Sequence[str]) -> Operation[int]:
     return Operation(script("retire_worker"), (worker, *queues), int)
 
 
-def recover_lost(max_losses: int, limit: int = 200, now_ms: int | None = None) -> Operation[tuple[int, int]]:
-    """Queue again what lost workers held. Answers (recovered, failed for good)."""
-    args = (_time(now_ms), MESSAGE_TEMPLATE, limit, max_losses, _WORKER_LOST, CANCELED)
+def recover_lost(
+    max_losses: int, limit: int = 200, now_ms: int | None = None, grace_seconds: float = 0
+) -> Operation[tuple[int, int]]:
+    """Queue again what lost workers held. Answers (recovered, failed for good).
+
+    `grace_seconds` is how long live workers get to renew their leases after a time in which nobody called this, as
+    when Redis was away; calls must come at least twice in it.
+    """
+    grace = int(grace_seconds * 1000)
+    args = (_time(now_ms), MESSAGE_TEMPLATE, limit, max_losses, _WORKER_LOST, CANCELED, grace)
     return Operation(script("recover_lost"), args, lambda raw: (int(raw[0]), int(raw[1])))
 
 

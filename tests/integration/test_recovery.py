@@ -139,6 +139,20 @@ def test_a_finish_after_recovery_is_discarded(store: SyncStore) -> None:
     assert status(store, job_id) == "queued"
 
 
+def test_live_workers_keep_their_jobs_over_an_outage(store: SyncStore) -> None:
+    """Leases that ran out while nobody could renew them are no loss: workers get a lease's time to come back."""
+    job_id = submit(store, now=1000)
+
+    def look(now: int) -> tuple[int, int]:
+        return store.run(operations.recover_lost(3, now_ms=now, grace_seconds=10))
+
+    assert look(1000) == (0, 0)
+    store.run(operations.renew_worker("w", 10, b"{}", [QUEUE], now_ms=1000))
+    store.run_all([operations.take_jobs("w", [job_id]), operations.claim_job("w", job_id, "n", now_ms=1500)])
+    assert [look(now) for now in (60_000, 64_000, 69_000)] == [(0, 0)] * 3
+    assert look(70_000) == (1, 0), "it did not come back"
+
+
 def test_the_third_lost_worker_fails_the_job(store: SyncStore) -> None:
     """A job that kills its workers ends as `worker_lost`, with its inputs kept and every attempt on record."""
     job_id = submit(store, now=1000)

@@ -113,8 +113,11 @@ class Fleet:
 
     def submit_batch(self, program: str, items: list[dict[str, Any]], model: str = "sandbox") -> str:
         """Queue a batch."""
-        lifetimes = operations.Lifetimes.of(self.settings.jobs)
-        head = operations.BatchHead(new_batch_id(), names.queue(model), 6, program, model, 3, lifetimes)
+        limits = self.settings.jobs
+        lifetimes = operations.Lifetimes.of(limits)
+        head = operations.BatchHead(
+            new_batch_id(), names.queue(model), 6, program, model, limits.max_attempts, lifetimes
+        )
         rows = [(new_job_id(), orjson.dumps({"inputs": inputs})) for inputs in items]
         for at in range(0, len(rows), 500):
             self.store.run(operations.stage_items(head, rows[at : at + 500]))

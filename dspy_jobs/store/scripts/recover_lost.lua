@@ -1,7 +1,13 @@
 -- Queue again what workers held whose lease has run out. Any live process may run it. At most `limit` jobs a call.
 -- A job that lost its worker too often fails as `worker_lost`. Answers {recovered, failed}.
--- ARGV: now, template, limit, largest number of losses, worker_lost problem, canceled problem.
+-- A lease runs only while somebody watches. If nobody came here for half of `grace` (ms), Redis was away or stood
+-- still, and live workers could not renew: they get that long before any of them is taken for lost.
+-- ARGV: now, template, limit, largest number of losses, worker_lost problem, canceled problem, grace.
 local now, left, recovered, failed = clock(ARGV[1]), tonumber(ARGV[3]), 0, 0
+local grace, last = tonumber(ARGV[7]), redis.call('HGET', 'dj:watch', 'last')
+if not last or now - tonumber(last) > grace / 2 then redis.call('HSET', 'dj:watch', 'since', ms(now)) end
+redis.call('HSET', 'dj:watch', 'last', ms(now))
+if now < tonumber(redis.call('HGET', 'dj:watch', 'since')) + grace then return {0, 0} end
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, 'LIMIT', 0, 20)) do
   for _, id in ipairs(held_by(worker)) do
     if left <= 0 then break end
