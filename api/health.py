@@ -11,6 +11,7 @@ from api.problems import redis_problem
 from api.reading import query
 from api.resources import resources_of
 from dspy_jobs import __version__
+from dspy_jobs.problems import problem
 
 
 async def get_live(request: Request) -> Response:
@@ -20,10 +21,14 @@ async def get_live(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    """The process can take jobs: Redis answers."""
+    """The process can take jobs: Redis answers, and a worker has said which programs there are."""
     query(request, ())
+    resources = resources_of(request)
     try:
-        await resources_of(request).store.redis.ping()
+        await resources.store.redis.ping()
+        programs = await resources.catalogue.all()
     except RedisError as error:
         return problem_answer(request.scope, redis_problem(error))
-    return json_answer({"status": "ok", "version": __version__, "redis": "ok"})
+    if not programs:
+        return problem_answer(request.scope, problem("unavailable", "No worker has reported its programs; start one."))
+    return json_answer({"status": "ok", "version": __version__, "redis": "ok", "programs": len(programs)})

@@ -43,12 +43,20 @@ def load_programs(settings: Settings) -> dict[str, Program]:
     """Build every configured program.
 
     Raises:
-        ConfigurationError: a program cannot be built; names the program and why.
+        ConfigurationError: programs cannot be built; names each and why.
     """
     base = settings.source.parent if settings.source else Path.cwd()
     if str(base) not in sys.path:
         sys.path.insert(0, str(base))
-    return {name: _load(name, program, settings, base) for name, program in settings.programs.items()}
+    built, mistakes = {}, []
+    for name, program in settings.programs.items():
+        try:
+            built[name] = _load(name, program, settings, base)
+        except ConfigurationError as mistake:
+            mistakes.append(str(mistake))
+    if mistakes:
+        raise ConfigurationError("\n".join(mistakes))
+    return built
 
 
 def _load(name: str, program: ProgramSettings, settings: Settings, base: Path) -> Program:
@@ -70,7 +78,7 @@ def _load(name: str, program: ProgramSettings, settings: Settings, base: Path) -
 def _explained(name: str, build: Callable[[], Any]) -> Any:
     try:
         return build()
-    except Exception as error:  # the user's own code runs here and may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code runs here and may raise anything
         raise ConfigurationError(f"programs.{name}: cannot be built: {type(error).__name__}: {error}") from error
 
 

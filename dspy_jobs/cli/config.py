@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +14,7 @@ import typer
 
 from dspy_jobs.cli.failures import say
 from dspy_jobs.cli.options import AsJson
-from dspy_jobs.settings import load_settings
+from dspy_jobs.settings import ConfigurationError, Settings, load_settings
 
 app = typer.Typer(help="Check or show the configuration.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -23,13 +26,33 @@ File = Annotated[
 
 @app.command()
 def check(file: File = None, as_json: AsJson = False) -> None:
-    """Check the configuration as a whole. Exits 2 and names every mistake if there is one."""
+    """Check the configuration as a whole, building every program and model as a worker does.
+
+    Exits 2 and names every mistake if there is one.
+    """
     settings = load_settings(file)
+    _build(settings)
     where = str(settings.source or "no dspy-jobs.toml found; defaults and environment")
     if as_json:
         print(json.dumps({"ok": True, "source": where}))
     else:
         say(f"{where}: ok, {len(settings.models)} models, {len(settings.programs)} programs")
+
+
+def _build(settings: Settings) -> None:
+    """Build what the configuration names, in a process of its own: that loads dspy and runs the user's code."""
+    from dspy_jobs.stack.inherited import inherited_environ
+
+    if find_spec("dspy") is None:
+        say("programs and models were not built: dspy is not installed here (pip install 'dspy-jobs[worker]')")
+        return
+    environ, folder = inherited_environ(), None
+    if settings.source:
+        environ["DSPY_JOBS_CONFIG"], folder = str(settings.source), settings.source.parent
+    command = [sys.executable, "-m", "worker.check"]
+    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigurationError(done.stderr.strip() or f"building it ended with code {done.returncode}")
 
 
 @app.command()

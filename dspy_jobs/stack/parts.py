@@ -26,9 +26,8 @@ class Part:
     stop_seconds: float
     #: Parts with a lower number stop first; those with the same one stop together.
     stop_order: int
-    #: Answers 200 once the process does its work.
+    #: Answers 200 once the process does its work; workers serve no HTTP and announce themselves in Redis.
     health_url: str | None = None
-    restarts: bool = False
     #: Variables of its own: what a command line, which everyone on the machine can read, must not hold.
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -91,7 +90,7 @@ def _sandbox(settings: Settings) -> Part:
 def _worker(settings: Settings, number: int, of: int) -> Part:
     name = "worker" if of == 1 else f"worker-{number}"
     drain = settings.worker.drain_seconds + _GRACE_SECONDS
-    return Part(name, (sys.executable, "-m", "worker", name), drain, 1, restarts=True)
+    return Part(name, (sys.executable, "-m", "worker", name), drain, 1)
 
 
 def _api(settings: Settings) -> Part:

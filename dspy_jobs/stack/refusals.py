@@ -16,7 +16,8 @@ class FolderInUse(CannotStart):
 class PartDied(DspyJobsError):
     """A process the stack cannot do without ended by itself; everything else was stopped."""
 
-    def __init__(self, part: str, reason: str, last_lines: list[str]) -> None:
+    def __init__(self, part: str, reason: str, last_lines: list[str], is_misconfigured: bool = False) -> None:
         super().__init__(f"{part} {reason}")
         self.part = part
         self.last_lines = last_lines
+        self.is_misconfigured = is_misconfigured

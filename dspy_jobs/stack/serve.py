@@ -45,8 +45,8 @@ def serve(workers: int, flower: bool) -> int:
     try:
         return run_stack(settings, parts, to_terminal, welcome_and_wait) or 0
     except PartDied as death:
-        log.error("stack_failed", reason=str(death))
-        return 1
+        log.error("stack_failed", reason=str(death), last_lines="\n".join(death.last_lines))
+        return 2 if death.is_misconfigured else 1
 
 
 def _addresses(settings: Settings, parts: list[Part]) -> dict[str, str | Path]:

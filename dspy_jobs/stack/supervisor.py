@@ -23,13 +23,15 @@ from dspy_jobs.stack.refusals import PartDied
 
 log = structlog.get_logger("stack")
 
+#: How a process ends whose configuration is wrong.
+WRONG_CONFIGURATION = 2
 #: Seconds from start until every part must have said that it is up.
 _READY_SECONDS = 120.0
 #: Seconds between looks whether Redis still runs.
 _REDIS_SECONDS = 0.2
-#: Waits before a worker is started again: doubling from the first to the last.
+#: Waits before a process is started again: doubling from the first to the last.
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.5, 30.0
-#: A worker that lived this long was well: its next restart waits the first pause again.
+#: A process that lived this long was well: its next restart waits the first pause again.
 _WELL_SECONDS = 60.0
 
 
@@ -110,7 +112,7 @@ class Supervisor:
         self.stopping.set()
 
     async def _keep(self, part: Part) -> None:
-        """Run a part until the stack stops, starting it again if it may be."""
+        """Run a part until the stack stops, starting it again whenever it dies."""
         pause = _FIRST_PAUSE_SECONDS
         while not self.stopping.is_set():
             began = time.monotonic()
@@ -118,9 +120,9 @@ class Supervisor:
             if self.stopping.is_set():
                 return
             # A part that never came up will not the next time: wrong settings are an error, not a loop.
-            if not (part.restarts and self._is_ready):
+            if not self._is_ready:
                 last_lines = list(self._children[part.name].last_lines)
-                self._fail(PartDied(part.name, f"ended with code {code}", last_lines))
+                self._fail(PartDied(part.name, f"ended with code {code}", last_lines, code == WRONG_CONFIGURATION))
                 return
             pause = _FIRST_PAUSE_SECONDS if time.monotonic() - began > _WELL_SECONDS else pause
             log.info("restarting", process=part.name, in_seconds=pause)

@@ -39,6 +39,9 @@ from dspy_jobs.settings import load_settings
 
 if os.environ.get("STAND_IN") == "broken":
     sys.exit("no such factory")
+if os.environ.get("STAND_IN") == "misconfigured":
+    print("no such factory", file=sys.stderr)
+    sys.exit(2)
 if os.environ.get("STAND_IN") == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 else:
@@ -144,35 +147,38 @@ def test_a_second_ctrl_c_stops_at_once(environ: dict[str, str]) -> None:
     assert _leaves_nothing(stack, pids)
 
 
-def test_a_dead_worker_is_started_again(environ: dict[str, str]) -> None:
-    """A worker that dies is reported with its exit code and replaced by a new process."""
+@pytest.mark.parametrize("part", ["worker", "api"])
+def test_a_dead_process_is_started_again(environ: dict[str, str], part: str) -> None:
+    """A process that dies is reported with its exit code and replaced by a new one; the others run on."""
     with running_stack(environ, "--no-flower") as stack:
         stack.wait_for("ready")
-        first = stack.pid_of("worker")
+        first = stack.pid_of(part)
         os.kill(first, signal.SIGKILL)
-        assert stack.wait_for("died", "worker")["exit_code"] == -signal.SIGKILL
-        stack.wait_for("started", "worker", times=2)
-        assert stack.pid_of("worker") != first
+        assert stack.wait_for("died", part)["exit_code"] == -signal.SIGKILL
+        stack.wait_for("started", part, times=2)
+        assert stack.pid_of(part) != first
+    assert [event["process"] for event in stack.events("died")] == [part]
 
 
-@pytest.mark.parametrize("part", ["api", "redis"])
-def test_losing_api_or_redis_stops_the_stack(environ: dict[str, str], part: str) -> None:
-    """A dead API or Redis is one event with its exit code, and the stack ends with exit code 1."""
+def test_losing_redis_stops_the_stack(environ: dict[str, str]) -> None:
+    """A dead Redis, which holds everything, is one event with its exit code, and the stack ends with exit code 1."""
     with running_stack(environ, "--no-flower") as stack:
         stack.wait_for("ready")
         pids = stack.pids()
-        os.kill(stack.pid_of(part), signal.SIGKILL)
+        os.kill(stack.pid_of("redis"), signal.SIGKILL)
         assert stack.exit_code() == 1
     [died] = stack.events("died")
-    assert (died["process"], died["exit_code"]) == (part, -signal.SIGKILL)
+    assert (died["process"], died["exit_code"]) == ("redis", -signal.SIGKILL)
     assert not still_alive(pids)
 
 
-def test_a_worker_that_cannot_start_ends_the_stack(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize(("stand_in", "code"), [("broken", 1), ("misconfigured", 2)])
+def test_a_worker_that_cannot_start_ends_the_stack(environ: dict[str, str], stand_in: str, code: int) -> None:
     """A worker that dies before the stack is up is an error with its last lines, not a loop of restarts."""
-    with running_stack(environ | {"STAND_IN": "broken"}, "--no-flower") as stack:
-        assert stack.exit_code() == 1
+    with running_stack(environ | {"STAND_IN": stand_in}, "--no-flower") as stack:
+        assert stack.exit_code() == code
     assert "no such factory" in stack.wait_for("died", "worker")["last_lines"]
+    assert "no such factory" in stack.wait_for("stack_failed")["last_lines"]
     assert len(stack.events("started", "worker")) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,20 @@ def test_config_check_names_every_mistake(tmp_path: Path) -> None:
     file.write_text('[programs.qa]\nsignature = "question -> answer"\n')
     result = run(FakeService(), "config", "check", str(file))
     assert (result.exit_code, "1 programs" in result.stderr) == (0, True)
+
+
+def test_config_check_builds_every_program(tmp_path: Path) -> None:
+    """What a worker would refuse at its start is named, all of it at once."""
+    (tmp_path / "my_programs.py").write_text("def number(): return 42\ndef leave(): raise SystemExit(3)\n")
+    file = tmp_path / "dspy-jobs.toml"
+    file.write_text(
+        '[programs.a]\nfactory = "nowhere:f"\n[programs.b]\nfactory = "my_programs:number"\n'
+        '[programs.c]\nsignature = "question answer"\n[programs.d]\nfactory = "my_programs:leave"\n'
+    )
+    result = run(FakeService(), "config", "check", str(file))
+    assert result.exit_code == ExitCode.USAGE
+    for program, why in (("a", "nowhere"), ("b", "not a dspy.Module"), ("c", "->"), ("d", "SystemExit")):
+        assert re.search(rf"programs\.{program}: cannot be built: .*{why}", result.stderr), result.stderr
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
