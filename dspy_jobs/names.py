@@ -5,15 +5,15 @@ a test holds the two against each other.
 
 | key | type | holds | lifetime |
 |---|---|---|---|
-| dj:{job} | hash | the job's state and numbers, small | expiry + retention + tombstone |
-| dj:{job}:request | string | what the caller gave: inputs, custom_id, metadata (JSON) | expiry + retention |
-| dj:{job}:attempts | list | attempts that did not end the job (JSON each) | retention |
+| dj:{job} | hash | the job's state and numbers, small | retention + tombstone, set when it ends |
+| dj:{job}:request | string | what the caller gave: inputs, custom_id, metadata (JSON) | retention, set when it ends |
+| dj:{job}:attempts | list | attempts that did not end the job (JSON each) | retention, set when it ends |
 | celery-task-meta-{job} | string | the outcome, in Celery's result format plus usage, cost and problem | retention |
 | dj:{batch} | hash | state, counts, usage, cost | retention + tombstone, set when it ends |
-| dj:{batch}:request | string | what all its jobs share (JSON) | as the batch |
-| dj:{batch}:jobs | list | its job ids in input order | as the batch |
-| dj:{batch}:results | list | its job ids in order of completion | as the batch |
-| dj:{batch}:parked | list | jobs met by a worker while the batch was paused | as the batch |
+| dj:{batch}:request | string | what all its jobs share (JSON) | retention, set when it ends |
+| dj:{batch}:jobs | list | its job ids in input order | retention, set when it ends |
+| dj:{batch}:results | list | its job ids in order of completion | retention, set when it ends |
+| dj:{batch}:parked | list | jobs met by a worker while the batch was paused | until the batch ends |
 | dj:jobs, dj:batches | zset | every id, score 0, so in order of age | permanent, trimmed by age |
 | dj:staging | zset | uploads not yet committed, by time | permanent, emptied |
 | dj:releasing, dj:canceling | set | batches with work left for the housekeepers | permanent, emptied |

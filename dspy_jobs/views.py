@@ -2,8 +2,9 @@
 
 Chosen where the contract leaves room: `usage` and `cost_usd` of a job count every attempt, for every attempt is paid
 for; they are null until the job has ended and where any part is unknown. `expires_at` is the time by which a job must
-start, null once it has; of a batch the time by which all its jobs must, null once it has ended. A batch's `cost_usd`
-is null as soon as one attempt of it has no known price.
+start, null once it has or will not; of a batch the time by which all its jobs must, null once it has ended. A batch's
+`usage` counts what its attempts have reported; its `cost_usd` is null as soon as one attempt of it has no known price
+or was cut short, so that nobody knows what it used.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def job_result(job: StoredJob) -> dict[str, Any]:
     """A job as a batch's result line shows it."""
     fields, request, outcome = job.fields, job.request or {}, job.outcome or {}
     attempts = _attempts(job)
-    started = fields.get("started_at")
+    started, ended = fields.get("started_at"), fields.get("ended_at")
     view: dict[str, Any] = {
         "id": job.id,
         "object": "job",
@@ -60,8 +61,8 @@ def job_result(job: StoredJob) -> dict[str, Any]:
         "cost_usd": _cost(attempts) if outcome else None,
         "created_at": rfc3339(fields["created_at"]),
         "started_at": _time(started),
-        "ended_at": _time(fields.get("ended_at")),
-        "expires_at": None if started else _time(fields.get("expires_at")),
+        "ended_at": _time(ended),
+        "expires_at": None if started or ended else _time(fields.get("expires_at")),
         "metadata": request.get("metadata"),
     }
     return view
@@ -189,11 +190,8 @@ def batch_view(batch: StoredBatch, now_ms: int) -> dict[str, Any]:
 
 
 def _must_start_by(fields: dict[str, str]) -> str | None:
-    """The time by which its jobs must have started; its lifetime is that time, retention and tombstone."""
-    if "ended_at" in fields:
-        return None
-    times = (int(fields[name]) for name in ("retention", "tombstone"))
-    return rfc3339(int(fields["created_at"]) + int(fields["lifetime"]) - sum(times))
+    """The time by which its jobs must have started."""
+    return None if "ended_at" in fields else rfc3339(int(fields["created_at"]) + int(fields["expires_in"]))
 
 
 def batch_urls(batch_id: str) -> dict[str, str]:
@@ -203,15 +201,21 @@ def batch_urls(batch_id: str) -> dict[str, str]:
     return {"get": path, **moves}
 
 
+#: The first seconds of a batch say nothing of its pace: workers have only just heard of it.
+_FIRST_SECONDS = 2.0
+
+
 def _eta(batch: StoredBatch, counts: dict[str, int], now_ms: int) -> float | None:
-    """Seconds until the batch ends if it goes on at its mean pace; None while there is none."""
+    """Seconds until the batch ends if it goes on at its mean pace; None while that cannot be told."""
     if batch.status == BatchStatus.ENDED:
         return 0.0
     left = counts["queued"] + counts["running"]
     done = counts["total"] - left
     if batch.status == BatchStatus.PAUSED or done == 0:
         return None
-    elapsed = max(0, now_ms - int(batch.fields["created_at"])) / 1000
+    elapsed = (now_ms - int(batch.fields["created_at"])) / 1000
+    if elapsed < _FIRST_SECONDS:
+        return None
     return round(left * elapsed / done, 1)
 
 

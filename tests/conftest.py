@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ def redis_server() -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(redis_server: str) -> Iterator[str]:
-    """The address of an empty Redis. Afterwards every key must have a lifetime or be on the permanent list."""
+    """The address of an empty Redis. Afterwards every key must have a lifetime, be at work or be permanent."""
     client = connect(redis_server)
     client.flushall()
     yield redis_server
@@ -49,8 +50,19 @@ def store(redis_url: str) -> Iterator[SyncStore]:
 
 
 def keys_without_lifetime(client: redis.Redis) -> list[str]:
-    """Names of all keys that would stay for ever."""
-    return [key.decode() for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
+    """Names of all keys that would stay for ever, but for those of jobs and batches that have not ended."""
+    keys = [key.decode() for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
+    return [key for key in keys if not is_at_work(client, key)]
+
+
+def is_at_work(client: redis.Redis, key: str) -> bool:
+    """Whether the key belongs to a job or batch that has not ended, or to an upload that is not a batch yet."""
+    found = re.match(r"dj:((?:job|batch)_\w+)", key)
+    if found is None:
+        return False
+    status = client.hget(f"dj:{found[1]}", "status")
+    is_upload = client.zscore(names.STAGING, found[1]) is not None
+    return is_upload or status in (b"queued", b"running", b"in_progress", b"paused", b"canceling")
 
 
 def is_permanent(key: str) -> bool:

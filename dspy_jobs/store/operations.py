@@ -123,12 +123,11 @@ def commit_batch(
 ) -> Operation[tuple[str, int]]:
     """Make a staged upload a batch: `("accepted", time)`, `("queue_full", queued)` or `("lost", items found)`."""
     times = head.lifetimes
-    lifetime = times.expires_in + times.retention + times.tombstone
     fields = {
         "program": head.program, "model": head.model, "priority": head.step, "retention": times.retention,
-        "tombstone": times.tombstone, "lifetime": lifetime,
+        "tombstone": times.tombstone, "expires_in": times.expires_in,
     }  # fmt: skip
-    args = (_time(now_ms), head.id, request, head.queue, queue_limit, total, lifetime, times.expires_in, *_flat(fields))
+    args = (_time(now_ms), head.id, request, head.queue, queue_limit, total, times.expires_in, *_flat(fields))
     return Operation(script("commit_batch"), args, lambda raw: (_text(raw[0]), int(raw[1])))
 
 

@@ -174,7 +174,7 @@ def test_the_third_lost_worker_fails_the_job(store: SyncStore) -> None:
 def test_the_index_forgets_only_what_is_gone(store: SyncStore, age_ms: int) -> None:
     """Ids are trimmed by age, and only when their records are gone."""
     kept, gone = submit(store, now=1000), submit(store, now=1000)
-    store.redis.delete(names.job(gone))
+    store.redis.delete(names.job(gone), names.job_request(gone))
     store.run(recovery.trim_index(2**47 if age_ms else 0))
     left = {raw.decode() for raw in store.redis.zrange(names.JOBS, 0, -1)}
     assert left == ({kept} if age_ms else {kept, gone})

@@ -62,7 +62,7 @@ def test_a_listing_holds_what_its_filter_wants(scene: Scene) -> None:
 def test_a_listing_forgets_jobs_whose_record_is_gone(scene: Scene) -> None:
     """An id whose record has run out is passed over and taken off the index."""
     ids = [scene.submit() for _ in range(3)]
-    scene.store.redis.delete(names.job(ids[1]))
+    scene.store.redis.delete(names.job(ids[1]), names.job_request(ids[1]))
     assert _pages(scene, 2, JobFilter()) == [[ids[2], ids[0]], []]
     assert scene.store.redis.zcard(names.JOBS) == 2
 
@@ -132,11 +132,17 @@ def test_slots_are_those_of_live_workers(scene: Scene) -> None:
 # ---- lifetimes -----------------------------------------------------------------------------------------------------
 
 
-def test_a_waiting_jobs_keys_outlive_its_time_to_start(scene: Scene) -> None:
-    """Request: time to start plus retention; record: the tombstone's time more."""
-    job_id = scene.submit()
-    assert scene.lifetime(names.job_request(job_id)) == EXPIRES_IN + RETENTION
-    assert scene.lifetime(names.job(job_id)) == EXPIRES_IN + RETENTION + TOMBSTONE
+def test_what_has_not_ended_has_no_lifetime(scene: Scene) -> None:
+    """However long a job waits, runs and waits again, and its batch with it: nothing of it vanishes on the way."""
+    batch_id, ids = scene.batch(2)
+    claim = scene.claim("w1", scene.submit())
+    scene.store.run(operations.retry_later("w1", claim, b"{}", 0, "retry_scheduled", Spent(), now_ms=scene.now))
+    scene.run(ids[0])
+    scene.claim("w1", ids[1])
+    parts = (names.batch, names.batch_request, names.batch_jobs, names.batch_results)
+    keys = [key(batch_id) for key in parts]
+    keys += [key(i) for i in (ids[1], claim.id) for key in (names.job, names.job_request)]
+    assert {scene.store.redis.pttl(key) for key in [*keys, names.job_attempts(claim.id)]} == {-1}
 
 
 def test_an_ended_jobs_keys_live_for_the_retention(scene: Scene) -> None:
@@ -151,36 +157,24 @@ def test_an_ended_jobs_keys_live_for_the_retention(scene: Scene) -> None:
     assert scene.lifetime(names.job(claim.id)) == RETENTION + TOMBSTONE
 
 
-def test_a_batchs_keys_live_as_long_as_it_does(scene: Scene) -> None:
-    """While it is under way every key outlives its jobs; ended, its parts live for the retention."""
+def test_an_ended_batchs_keys_live_for_the_retention(scene: Scene) -> None:
+    """Its request and lists can be read for the retention, then the record alone says that it was here."""
     batch_id, ids = scene.batch(2)
-    parts = (names.batch_request, names.batch_jobs, names.batch_results)
     scene.run(ids[0])
-    assert {scene.lifetime(key(batch_id)) for key in (names.batch, *parts)} == {EXPIRES_IN + RETENTION + TOMBSTONE}
     scene.run(ids[1], "failed")
+    parts = (names.batch_request, names.batch_jobs, names.batch_results)
     assert {scene.lifetime(key(batch_id)) for key in parts} == {RETENTION}
     assert scene.lifetime(names.batch(batch_id)) == RETENTION + TOMBSTONE
 
 
-def test_a_retry_gives_job_and_batch_their_full_time_again(scene: Scene) -> None:
-    """Also where the retry's time to start is longer than the first: the batch never goes before its job."""
+def test_a_retry_takes_the_lifetime_away_again(scene: Scene) -> None:
+    """The job and its batch are at work once more."""
     batch_id, ids = scene.batch(1)
     scene.run(ids[0], "failed")
-    longer = operations.Lifetimes(EXPIRES_IN * 2, RETENTION, TOMBSTONE)
-    scene.store.run(operations.retry_jobs(ids, longer, now_ms=scene.now))
-    whole = EXPIRES_IN * 2 + RETENTION + TOMBSTONE
-    assert {scene.lifetime(key) for key in (names.job(ids[0]), names.batch(batch_id), names.batch_jobs(batch_id))} == {
-        whole
-    }
-    assert scene.lifetime(names.job_request(ids[0])) == EXPIRES_IN * 2 + RETENTION
-
-
-def test_parked_jobs_go_with_their_batch(scene: Scene) -> None:
-    """The list of a paused batch's parked jobs does not outlive it."""
-    batch_id, ids = scene.batch(1)
-    scene.store.run(operations.pause_batch(batch_id))
-    scene.take("w1", *ids)
-    assert scene.lifetime(names.batch_parked(batch_id)) == EXPIRES_IN + RETENTION + TOMBSTONE
+    scene.store.run(operations.retry_jobs(ids, LIFETIMES, now_ms=scene.now))
+    jobs_keys = [key(ids[0]) for key in (names.job, names.job_request)]
+    batchs_keys = [key(batch_id) for key in (names.batch, names.batch_request, names.batch_jobs, names.batch_results)]
+    assert {scene.store.redis.pttl(key) for key in (*jobs_keys, *batchs_keys)} == {-1}
 
 
 def test_an_erased_job_leaves_a_tombstone(scene: Scene) -> None:

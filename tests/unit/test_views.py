@@ -114,7 +114,7 @@ def batch(workers: int = 1, **more: Any) -> dict[str, Any]:
     """The view, ten seconds after it was made, of a batch half done."""
     fields = {
         "status": "in_progress", "program": "qa", "model": "fast", "total": 4, "queued": 2, "succeeded": 2,
-        "created_at": NOW, "retention": 5, "tombstone": 7, "lifetime": 1012, **more,
+        "created_at": NOW, "retention": 5, "tombstone": 7, "expires_in": 1000, **more,
     }  # fmt: skip
     stored = StoredBatch("batch_1", {name: str(value) for name, value in fields.items()}, REQUEST, 2, workers)
     return batch_view(stored, NOW + 10_000)

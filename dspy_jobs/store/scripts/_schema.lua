@@ -85,6 +85,20 @@ local function gate_of(queue, now)
   return nil, 0
 end
 
+-- Whether as many jobs of a queue run as may at once.
+local function is_full(queue)
+  local n = redis.call('HMGET', queue_key(queue), 'most', 'running')
+  local most = tonumber(n[1] or '0')
+  return most > 0 and tonumber(n[2] or '0') >= most
+end
+
+-- The same for people: a queue whose jobs must wait for others of it to end counts as closed.
+local function shown_gate(queue, now)
+  local reason, ends = gate_of(queue, now)
+  if not reason and is_full(queue) then return 'rate_limited', 0 end
+  return reason, ends
+end
+
 -- Move one job from one state to another in every count that knows it.
 local function recount(queue, batch, from, to)
   if from == to then return end
@@ -107,7 +121,9 @@ end
 local function add_spent(batch, spent)
   if batch == '' then return end
   for i, name in ipairs({'input_tokens', 'output_tokens', 'calls', 'cost'}) do
-    if spent[i] ~= '' and spent[i] ~= '0' then redis.call('HINCRBY', batch_key(batch), name, spent[i]) end
+    -- A sum beyond 64 bits must not stop a transition half way: it stays as it is, and the cost becomes unknown.
+    local sum = spent[i] ~= '' and spent[i] ~= '0' and redis.pcall('HINCRBY', batch_key(batch), name, spent[i])
+    if type(sum) == 'table' then spent[4] = '' end
   end
   if spent[4] == '' then redis.call('HINCRBY', batch_key(batch), 'unpriced', 1) end
 end
@@ -156,21 +172,14 @@ local function is_paused(batch)
   return batch ~= '' and redis.call('HGET', batch_key(batch), 'status') == 'paused'
 end
 
--- Append to one of a batch's lists, which lives as long as the batch. Returns the list's new length.
-local function append(batch, part, id)
-  local key = batch_key(batch)
-  local length = redis.call('RPUSH', key .. part, id)
-  if length == 1 then redis.call('PEXPIRE', key .. part, redis.call('HGET', key, 'lifetime')) end
-  return length
-end
-
 -- Keep a job until its batch is resumed. The list may also hold its id from an earlier time; `parked` says that it waits.
 local function park(batch, id)
-  append(batch, ':parked', id)
+  redis.call('RPUSH', batch_key(batch) .. ':parked', id)
   redis.call('HSET', job_key(id), 'parked', '1')
 end
 
--- End a job: its outcome is stored once, announced, counted, and listed among its batch's results.
+-- End a job: its outcome is stored once, announced, counted, and listed among its batch's results. From here on its
+-- keys have a lifetime; before, they have none, for a job may wait and run for as long as it takes.
 -- `f` holds the job's fields.
 local function end_job(id, f, status, outcome, now)
   local key = job_key(id)
@@ -184,7 +193,7 @@ local function end_job(id, f, status, outcome, now)
   redis.call('PEXPIRE', key .. ':attempts', f.retention)
   recount(f.queue, f.batch, f.status, status)
   if f.batch ~= '' then
-    local length = append(f.batch, ':results', id)
+    local length = redis.call('RPUSH', batch_key(f.batch) .. ':results', id)
     redis.call('HSET', key, 'place', length - 1)
     end_batch_if_done(f.batch, now)
   end
@@ -199,7 +208,7 @@ local function keep_attempt(id, f, problem, now)
   local record = '{"number":' .. f.attempt .. ',"model":' .. cjson.encode(at[2]) .. ',"started_at":' .. at[1]
     .. ',"ended_at":' .. ms(now) .. ',"error":' .. problem .. '}'
   redis.call('RPUSH', key .. ':attempts', record)
-  redis.call('PEXPIRE', key .. ':attempts', tonumber(f.retention) + math.max(0, f.expires_at - now))
+  add_spent(f.batch, {'0', '0', '0', ''}) -- nobody knows what it used
 end
 
 -- Put a running job back among the queued ones; its holder has it no more.

@@ -45,10 +45,7 @@ if reason == 'circuit_open' and ends <= now then
   local probe = 'dj:circuit:' .. redis.call('HGET', key, 'model') .. ':probe'
   if redis.call('SET', probe, id, 'NX', 'PX', ARGV[8]) then reason = nil else ends = now + redis.call('PTTL', probe) end
 end
-local most = tonumber(redis.call('HGET', queue_key(f.queue), 'most') or '0')
-if not reason and most > 0 and tonumber(redis.call('HGET', queue_key(f.queue), 'running') or '0') >= most then
-  reason, ends = 'rate_limited', 0
-end
+if not reason and is_full(f.queue) then reason, ends = 'rate_limited', 0 end
 if reason then
   local m = redis.call('HMGET', key, 'model', 'fallen')
   return {'gated', reason, ends == 0 and 0 or math.max(1, ends - now), f.queue, m[1], m[2] or ''}

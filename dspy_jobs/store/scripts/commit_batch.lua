@@ -1,5 +1,5 @@
 -- Make a staged upload a batch: from here on its jobs are accepted. Their messages follow (release_jobs.lua).
--- ARGV: now, batch, request, queue, queue limit, expected total, lifetime, expires_in (ms), field/value pairs.
+-- ARGV: now, batch, request, queue, queue limit, expected total, expires_in (ms), field/value pairs.
 local now, batch, total = clock(ARGV[1]), ARGV[2], tonumber(ARGV[6])
 local key = batch_key(batch)
 local done = redis.call('HGET', key, 'created_at')
@@ -9,12 +9,11 @@ if queued + total > tonumber(ARGV[5]) then return {'queue_full', queued} end
 if redis.call('LLEN', key .. ':jobs') ~= total then return {'lost', redis.call('LLEN', key .. ':jobs')} end
 redis.call('HSET', key, 'status', 'in_progress', 'created_at', ms(now), 'total', total, 'queued', total,
   'running', 0, 'succeeded', 0, 'failed', 0, 'canceled', 0, 'expired', 0, 'cached', 0, 'released', 0,
-  'queue', ARGV[4], unpack(ARGV, 9))
-redis.call('PEXPIRE', key, ARGV[7])
-redis.call('SET', key .. ':request', ARGV[3], 'PX', ARGV[7])
+  'queue', ARGV[4], unpack(ARGV, 8))
+redis.call('SET', key .. ':request', ARGV[3])
 redis.call('ZREM', 'dj:staging', batch)
 redis.call('ZADD', 'dj:batches', 0, batch)
-redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[8]), batch)
+redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[7]), batch)
 redis.call('SADD', 'dj:releasing', batch)
 redis.call('HINCRBY', 'dj:totals', 'queued', total)
 redis.call('HINCRBY', queue_key(ARGV[4]), 'queued', total)

@@ -4,6 +4,6 @@ local now, batch = clock(ARGV[1]), ARGV[2]
 local hash = redis.call('HGETALL', batch_key(batch))
 if #hash == 0 then return {} end
 local queue = redis.call('HGET', batch_key(batch), 'queue')
-local gate, ends = gate_of(queue, now)
+local gate, ends = shown_gate(queue, now)
 return {hash, redis.call('GET', batch_key(batch) .. ':request'), redis.call('LLEN', batch_key(batch) .. ':results'),
   redis.call('ZCOUNT', queue_key(queue) .. ':workers', now, '+inf'), gate or false, ends}

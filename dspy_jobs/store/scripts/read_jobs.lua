@@ -18,7 +18,7 @@ for i = 3, #ARGV do
           rank = rank + redis.call('ZCARD', waiting_key(h.queue, step))
         end
       end
-      gate, ends = gate_of(h.queue, now)
+      gate, ends = shown_gate(h.queue, now)
       workers = redis.call('ZCOUNT', queue_key(h.queue) .. ':workers', now, '+inf')
       paused = batch ~= '' and redis.call('HGET', batch_key(batch), 'status') == 'paused'
     end

@@ -9,7 +9,7 @@ for i = 2, #ARGV do
     local first = tonumber(redis.call('ZRANGE', waiting_key(ARGV[i], step), 0, 0, 'WITHSCORES')[2])
     if first and (not oldest or first < oldest) then oldest = first end
   end
-  local gate, ends = gate_of(ARGV[i], now)
+  local gate, ends = shown_gate(ARGV[i], now)
   out[#out + 1] = {tonumber(n[1] or 0), tonumber(n[2] or 0), oldest and ms(oldest),
     redis.call('ZCOUNT', key .. ':workers', now, '+inf'), gate or false, ends}
 end

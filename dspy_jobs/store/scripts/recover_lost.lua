@@ -21,6 +21,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
     elseif f and f.status == 'running' and f.owner == worker then
       local losses = redis.call('HINCRBY', key, 'lost', 1)
       if redis.call('HGET', key, 'cancel') == '1' then
+        keep_attempt(id, f, ARGV[5], now)
         end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[6], now), now)
       elseif losses >= tonumber(ARGV[4]) then
         keep_attempt(id, f, ARGV[5], now)

@@ -9,20 +9,17 @@ for i = 5, #ARGV do
   local again = f and (f.status == 'failed' or f.status == 'canceled' or f.status == 'expired')
   local key = job_key(id)
   if again and redis.call('EXISTS', key .. ':request') == 0 then again, f.status = false, 'gone' end
-  local b = f and f.batch ~= '' and redis.call('HMGET', batch_key(f.batch), 'status', 'lifetime')
+  local b = f and f.batch ~= '' and redis.call('HMGET', batch_key(f.batch), 'status')
   if again and b and not b[1] then again, f.status = false, 'gone' end
   if again then
     local outcome = redis.call('GET', outcome_key(id))
     local last = outcome and cjson.decode(outcome).attempt
     if last and last ~= cjson.null then redis.call('RPUSH', key .. ':attempts', cjson.encode(last)) end
-    local lifetime = tonumber(ARGV[3]) + tonumber(f.retention) -- of the request; the job's adds its tombstone
     redis.call('DEL', outcome_key(id))
     redis.call('HSET', key, 'status', 'queued', 'tries', 0, 'limited', 0, 'expires_at', ms(now + tonumber(ARGV[3])))
     redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[3]), id)
     redis.call('HDEL', key, 'started_at', 'ended_at', 'place', 'lost')
-    redis.call('PEXPIRE', key, lifetime + tonumber(f.tombstone))
-    redis.call('PEXPIRE', key .. ':request', lifetime)
-    redis.call('PEXPIRE', key .. ':attempts', lifetime)
+    for _, part in ipairs({'', ':request', ':attempts'}) do redis.call('PERSIST', key .. part) end
     recount(f.queue, f.batch, f.status, 'queued')
     if b then
       if b[1] == 'ended' then
@@ -30,7 +27,7 @@ for i = 5, #ARGV do
         redis.call('HDEL', batch_key(f.batch), 'ended_at', 'ended_reason')
       end
       for _, part in ipairs({'', ':request', ':jobs', ':results'}) do
-        redis.call('PEXPIRE', batch_key(f.batch) .. part, math.max(tonumber(b[2]), lifetime + tonumber(f.tombstone)))
+        redis.call('PERSIST', batch_key(f.batch) .. part)
       end
     end
     add_to_group(groups, id, f)

@@ -8,7 +8,6 @@ if not runs(f, worker, ARGV[4]) then return 'stale' end
 local key, due = job_key(id), now + tonumber(ARGV[6])
 add_spent(f.batch, {ARGV[11], ARGV[12], ARGV[13], ARGV[14]})
 redis.call('RPUSH', key .. ':attempts', ARGV[5])
-redis.call('PEXPIRE', key .. ':attempts', tonumber(f.retention) + math.max(0, f.expires_at - now) + tonumber(ARGV[6]))
 if redis.call('HGET', key, 'cancel') == '1' then
   end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[8], now), now)
   return 'canceled'

@@ -7,13 +7,12 @@ local done = redis.call('HGET', job_key(id), 'created_at')
 if done then return {'accepted', tonumber(done)} end -- the answer was lost on its way
 local queued = tonumber(redis.call('HGET', 'dj:totals', 'queued') or '0')
 if queued >= tonumber(ARGV[5]) then return {'queue_full', queued} end
-local queue, priority, lifetime = ARGV[9], ARGV[10], tonumber(ARGV[8]) + tonumber(ARGV[6])
+local queue, priority = ARGV[9], ARGV[10]
 local key = job_key(id)
 redis.call('HSET', key, 'status', 'queued', 'queue', queue, 'priority', priority,
   'created_at', ms(now), 'expires_at', ms(now + tonumber(ARGV[8])), 'retention', ARGV[6], 'tombstone', ARGV[7],
   unpack(ARGV, 12))
-redis.call('PEXPIRE', key, lifetime + tonumber(ARGV[7]))
-redis.call('SET', key .. ':request', ARGV[3], 'PX', lifetime)
+redis.call('SET', key .. ':request', ARGV[3])
 redis.call('ZADD', 'dj:jobs', 0, id)
 if ARGV[11] == '1' then redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[8]), id) end
 redis.call('HINCRBY', 'dj:totals', 'queued', 1)
