@@ -47,18 +47,21 @@ class Program:
             return []
         try:
             found = self.validator.iter_errors(inputs)
-            return [_mistake(error) for error, _ in zip(found, range(_MOST_MISTAKES), strict=False)]
+            return [self._mistake(error) for error, _ in zip(found, range(_MOST_MISTAKES), strict=False)]
         except ValueError:  # the validator, like the writer of JSON, goes 255 levels deep
             return [TOO_DEEP]
 
-
-def _mistake(error: Any) -> Mistake:
-    path = "inputs" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
-    if error.kind.name == "required":
-        path += f".{error.kind.property}"
-    elif error.kind.name == "additionalProperties":
-        path += f".{error.kind.unexpected[0]}"
-    return {"param": path, "code": "invalid_input", "detail": error.message[:_LONGEST_DETAIL]}
+    def _mistake(self, error: Any) -> Mistake:
+        path = "inputs" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path)
+        detail = error.message[:_LONGEST_DETAIL]
+        if error.kind.name == "required":
+            path += f".{error.kind.property}"
+        elif error.kind.name == "additionalProperties":
+            if not error.instance_path:
+                inputs = ", ".join(self.description.input_schema.get("properties", {}))
+                detail = f"{self.description.name} has no such input; its inputs are: {inputs}"
+            path += f".{error.kind.unexpected[0]}"
+        return {"param": path, "code": "invalid_input", "detail": detail}
 
 
 class Catalogue:

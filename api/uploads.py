@@ -57,7 +57,7 @@ class Upload:
             mistake = {
                 "param": None,
                 "code": "malformed_body",
-                "detail": f"the line is not valid JSON: {error}",
+                "detail": f"the line is not valid JSON: {error}; send one object a line (curl: --data-binary, not -d)",
             }
             self._refuse(number, None, [mistake])
         else:

@@ -56,7 +56,7 @@ CODES: dict[str, Meaning] = {
     "unavailable": Meaning(503, True, "The service cannot answer just now"),
     "expired": Meaning(504, False, "It did not start in time"),
     "canceled": Meaning(409, False, "It was canceled"),
-    "worker_lost": Meaning(500, True, "Its worker was lost repeatedly"),
+    "worker_lost": Meaning(500, True, "Its worker was lost"),
     "program_error": Meaning(500, False, "The program raised an error"),
     "call_budget_exceeded": Meaning(500, False, "The program made more model calls than allowed"),
     "result_too_large": Meaning(500, False, "The output is larger than allowed"),

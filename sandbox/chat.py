@@ -33,6 +33,9 @@ NOT_SAMPLING = frozenset(
 BYTES_PER_TOKEN = 4
 
 MALFORMED = "I am afraid this is not what was asked for."
+#: What `usage=absurd` reports: a count that no signed 64-bit integer holds.
+_ABSURD = (2**63, 1)
+
 #: Outcomes with status 200, which a provider would bill.
 ANSWERED = ("answer", "malformed", "truncated")
 #: Outcomes without a response.
@@ -159,8 +162,8 @@ def _answer(request: dict[str, Any], fate: Fate, behaviour: Behaviour, call: Cal
         "system_fingerprint": FINGERPRINT,
         "choices": choices,
     }
-    if behaviour.usage:
-        completion["usage"] = _usage(*call.tokens)
+    if behaviour.usage != "none":
+        completion["usage"] = _usage(*(_ABSURD if behaviour.usage else call.tokens))
     return Reply(200, orjson.dumps(completion), delay=fate.delay, call=call)
 
 

@@ -41,7 +41,7 @@ MODIFIERS = {
     "drop": "probability of closing the connection without an answer",
     "malformed": "probability of an answer that DSPy cannot parse",
     "truncated": "probability of a cut answer with finish_reason length",
-    "usage": "none: answers carry no usage",
+    "usage": "none: answers carry no usage; absurd: more tokens than 64 bits hold",
     "seed": "any text; changes which calls meet a fault and how long calls take",
     "first": "n:what, the first n calls of a prompt fail with an error, hang, drop, malformed or truncated",
 }
@@ -64,7 +64,7 @@ class Behaviour:
     first: tuple[int, str] = (0, "answer")
     hang_seconds: float = math.inf
     retry_after: float | None = None
-    usage: bool = True
+    usage: str = ""
     seed: str = ""
 
 
@@ -214,7 +214,7 @@ def _latency(value: str) -> tuple[str, float, float]:
     return kind, parts[0], parts[1]
 
 
-def _usage(value: str) -> bool:
-    if value not in ("", "none"):
-        raise ModifierError(f"usage={value!r} is unknown; the only value is none")
-    return value != "none"
+def _usage(value: str) -> str:
+    if value not in ("", "none", "absurd"):
+        raise ModifierError(f"usage={value!r} is unknown; it can be none or absurd")
+    return value

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from dspy_jobs import names, outcomes, retries
-from dspy_jobs.outcomes import Attempt
+from dspy_jobs.outcomes import Attempt, Usage
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.settings import Settings
 from dspy_jobs.states import JobStatus, WaitReason
@@ -55,7 +55,7 @@ class Runner:
         return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls, probe)
 
     def run(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> Settlement:
-        """Run the program and decide what becomes of the job. Raises nothing: every failure becomes data."""
+        """Run the program and decide what becomes of the job. Whatever the program raises becomes data."""
         started = time.monotonic()
         try:
             output = self._output(claim, request, context)
@@ -72,6 +72,16 @@ class Runner:
         started = context.deadline - context.timeout_seconds
         stuck = self._attempt(claim, context, started, problem("timeout", detail, retryable=False))
         return self._settle_failure(claim, stuck, context)
+
+    def broken(self, claim: Claim, error: Exception) -> Settlement:
+        """Fail an attempt whose outcome could not be made or stored; what it used is not known."""
+        now = claim.started_at
+        attempt = Attempt(
+            claim.attempt, claim.model, now, now, failures.unstorable(error), Usage(None, None, 0, None), None
+        )
+        outcome = outcomes.failure(claim.id, attempt, self._version(claim))
+        operation = operations.finish_job(self.worker_id, claim, JobStatus.FAILED, outcome, _spent(attempt))
+        return Settlement(operation, JobStatus.FAILED, attempt, _probe_over(claim))
 
     def _output(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> dict[str, Any] | Problem:
         program = self.programs.get(claim.program)

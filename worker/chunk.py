@@ -14,8 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError,
+)
 
+from dspy_jobs import names
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, gates, operations
@@ -64,6 +72,16 @@ class ChunkRunner:
     def run(self, ids: list[str]) -> None:
         """Run the jobs of a message that are still to be run."""
         held = deque(self._persist([operations.take_jobs(self.worker_id, ids)])[0])
+        try:
+            self._run_held(held)
+        except (
+            Exception
+        ) as error:  # whatever it was, the other jobs of the message must not wait for this process to end
+            log.exception("chunk_broke", error=type(error).__name__)
+            self._end(list(held), None)
+
+    def _run_held(self, held: deque[str]) -> None:
+        """Run what was taken, one after the other, and hand back what is left."""
         hold_until = time.monotonic() + self.runner.settings.worker.hold_seconds
         settlement: tuple[Claim, Settlement] | None = None
         while held and not self.is_draining.is_set():
@@ -82,11 +100,25 @@ class ChunkRunner:
 
     def _next(self, job_id: str, may_yield: bool, settlement: tuple[Claim, Settlement] | None) -> Claim | NotClaimed:
         claim = operations.claim_job(self.worker_id, job_id, str(next(_nonces)), may_yield, self.probe_seconds)
-        before = [settlement[1].operation, *settlement[1].more] if settlement else []
-        replies = self._persist([*before, claim])
-        if settlement:
-            _report(*settlement, replies[0])
-        return replies[-1]
+        answer: Claim | NotClaimed = self._settle(settlement, [claim])[0]
+        return answer
+
+    def _settle(self, settlement: tuple[Claim, Settlement] | None, then: list[Operation[Any]]) -> list[Any]:
+        """Publish how an attempt ended and do what follows, in one round trip; answers what follows."""
+        if settlement is None:
+            return self._persist(then) if then else []
+        claim, settled = settlement
+        first = [settled.operation, *settled.more]
+        try:
+            replies = self._persist([*first, *then])
+        except ResponseError as error:
+            # The store cannot take this outcome, and never will. What went through before can be repeated.
+            log.exception("outcome_refused", job_id=claim.id)
+            self._persist([self.runner.broken(claim, error).operation])
+            return self._settle(None, then)
+        _report(claim, settled, replies[0])
+        self.gates.look_again(names.queue(claim.model))
+        return replies[len(first) :]
 
     def _goes_on(self, refused: NotClaimed, job_id: str) -> bool:
         """Whether the chunk's next job may be tried after this one was refused."""
@@ -100,23 +132,19 @@ class ChunkRunner:
         return False
 
     def _end(self, held: list[str], settlement: tuple[Claim, Settlement] | None) -> None:
-        ending: list[Operation[Any]] = [settlement[1].operation, *settlement[1].more] if settlement else []
-        if held:
-            size = self.runner.settings.worker.chunk_size
-            ending.append(operations.hand_back(self.worker_id, held, size))
-        if not ending:
-            return
-        replies = self._persist(ending)
-        if settlement:
-            _report(*settlement, replies[0])
+        size = self.runner.settings.worker.chunk_size
+        self._settle(settlement, [operations.hand_back(self.worker_id, held, size)] if held else [])
 
     def _attempt(self, claim: Claim) -> Settlement:
-        shared = self._with_redis(lambda: self.batch_requests.get(claim.batch)) if claim.batch else {}
-        request = {**shared, **claim.request}
-        context = self.runner.context_for(claim, request)
-        self.running[claim.id] = (claim, context)
         try:
+            shared = self._with_redis(lambda: self.batch_requests.get(claim.batch)) if claim.batch else {}
+            request = {**shared, **claim.request}
+            context = self.runner.context_for(claim, request)
+            self.running[claim.id] = (claim, context)
             return self.runner.run(claim, request, context)
+        except Exception as error:  # whatever it was, the job must end
+            log.exception("attempt_broke", job_id=claim.id)
+            return self.runner.broken(claim, error)
         finally:
             self.running.pop(claim.id, None)
 

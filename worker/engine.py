@@ -24,6 +24,10 @@ from worker.rates import ProviderRates
 _STALE_CONNECTION = "closed connection before sending"
 
 
+#: No call uses more tokens than that; a larger count is a provider's mistake, and sums of it would not fit 64 bits.
+_MOST_TOKENS = 10**9
+
+
 class Engine(Protocol):
     """DSPy's contract of an engine."""
 
@@ -78,14 +82,16 @@ class GuardedEngine:
             raise
         self._circuit.succeeded(attempt)
         usage = response.usage
+        tokens = _plausible(usage.input_tokens), _plausible(usage.output_tokens)
         if self._rates:
-            self._rates.spend(usage.input_tokens, usage.output_tokens)
+            self._rates.spend(*tokens)
+        is_plausible = tokens == (usage.input_tokens, usage.output_tokens)
         attempt.after_call(
             Call(
                 seconds=time.monotonic() - started,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                cost_usd=self._cost_of(request, response),
+                input_tokens=tokens[0],
+                output_tokens=tokens[1],
+                cost_usd=self._cost_of(request, response) if is_plausible else None,
             )
         )
         return response
@@ -97,6 +103,11 @@ class GuardedEngine:
             if wanted not in self._engines:
                 self._engines[wanted] = self._make_engine(wanted)
             return self._engines[wanted]
+
+
+def _plausible(tokens: int | None) -> int | None:
+    """A provider's count of tokens, or None where it cannot be one."""
+    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None
 
 
 def _complete(engine: Engine, request: Request) -> Response:

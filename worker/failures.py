@@ -38,6 +38,11 @@ def invalid_input(error: ValidationError) -> Problem:
     return problem("invalid_input", f"{errors[0]['param']}: {errors[0]['detail']}", errors=errors)
 
 
+def unstorable(error: BaseException) -> Problem:
+    """An outcome that could be made but not stored."""
+    return problem("unexpected", f"The outcome could not be stored: {type(error).__name__}: {_text(error)}")
+
+
 def invalid_output(error: ValidationError | PydanticSerializationError | TypeError) -> Problem:
     """An output that is missing, of the wrong type, or not expressible in JSON."""
     if isinstance(error, ValidationError):
@@ -77,5 +82,10 @@ def _unreadable(error: AdapterParseError) -> str:
 
 
 def _text(error: BaseException) -> str:
-    text = _SECRET.sub("[redacted]", getattr(error, "message", None) or str(error)).strip()
-    return text[:_LONGEST_DETAIL] or type(error).__name__
+    """What an error says of itself, in a form that can be stored; users' own errors may say anything, or raise."""
+    try:
+        said = str(getattr(error, "message", None) or error)
+    except Exception:  # noqa: BLE001  # its own code runs here
+        said = ""
+    text = _SECRET.sub("[redacted]", said).strip()[:_LONGEST_DETAIL]
+    return text.encode(errors="replace").decode() or type(error).__name__

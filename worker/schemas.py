@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any, get_type_hints
 
 import dspy
@@ -43,6 +44,7 @@ class ProgramTypes:
         Raises:
             pydantic.ValidationError: a named output is missing or has the wrong type.
             pydantic_core.PydanticSerializationError: JSON cannot express it.
+            TypeError: a number is not finite, which JSON cannot express either.
         """
         values = dict(prediction.items())
         if self.outputs is None:
@@ -51,6 +53,8 @@ class ProgramTypes:
             named = {name: values[name] for name in self.outputs.model_fields if name in values}
             plain = self.outputs.model_validate(named).model_dump(mode="json")
         assert isinstance(plain, dict)
+        if not _is_finite(plain):
+            raise TypeError("NaN and infinity are not JSON numbers")
         return plain
 
 
@@ -99,6 +103,15 @@ def _inputs_of_forward(module: dspy.Module) -> type[BaseModel]:
         fields[parameter.name] = (hints.get(parameter.name, Any), default)
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     return create_model("Inputs", __config__=config, **fields)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in a JSON value are."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list) or all(map(_is_finite, value))
 
 
 def _without_markers(value: Any) -> Any:

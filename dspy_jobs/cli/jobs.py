@@ -61,7 +61,7 @@ def wait(ctx: typer.Context, job_id: JobId, timeout: Timeout = None, as_json: As
 
 
 def cancel(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
-    """Stop a job: at once if it is queued, shortly if it runs."""
+    """Stop a job: at once if it is queued, else before its next model call; a call under way is let end."""
     with connect(ctx) as client:
         job = client.cancel(job_id)
     if as_json:

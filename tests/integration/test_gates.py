@@ -12,6 +12,7 @@ from dspy_jobs import names
 from dspy_jobs.settings import BreakerSettings, Settings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, gates, operations
+from dspy_jobs.store.records import Gate
 from dspy_jobs.waiting import wait_until
 from tests.integration.test_worker_attempts import Bench
 
@@ -195,6 +196,18 @@ def test_max_concurrent_bounds_the_fleet(bench: Bench) -> None:
         thread.join()
     statuses = sorted(bench.read(job_id).status for job_id in ids)
     assert statuses == ["queued"] * 3 + ["succeeded"] * 2
+
+
+def test_a_full_model_says_so(bench: Bench) -> None:
+    """While as many jobs run as may, the others show why they wait."""
+    bench.store.redis.hset(names.queue_numbers(names.queue("narrow")), "most", "1")
+    running, waiting = (bench.submit("qa", model="narrow", inputs={"question": f"q{n}"}) for n in range(2))
+    thread = threading.Thread(target=bench.chunks.run, args=([running],))
+    thread.start()
+    assert wait_until(lambda: bench.read(running).status == "running", 10)
+    assert bench.read(waiting).gate == Gate("rate_limited", None)
+    thread.join()
+    assert bench.read(waiting).gate is None
 
 
 def test_a_paused_queue_runs_nothing_until_resumed(bench: Bench) -> None:

@@ -268,6 +268,7 @@ def test_usage_adds_up_and_can_be_left_out(shared: Sandbox) -> None:
     assert usage["completion_tokens"] > 0
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert "usage" not in shared.ask("sandbox;usage=none").json()
+    assert shared.ask("sandbox;usage=absurd").json()["usage"]["prompt_tokens"] == 2**63
 
 
 def test_a_token_limit_cuts_the_answer(shared: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,8 +13,9 @@ import pytest
 from dspy_jobs import names
 from dspy_jobs.ids import new_job_id
 from dspy_jobs.settings import Settings
-from dspy_jobs.store import SyncStore, operations
-from dspy_jobs.store.records import StoredJob
+from dspy_jobs.states import WaitReason
+from dspy_jobs.store import SyncStore, gates, operations
+from dspy_jobs.store.records import Claim, StoredJob
 from dspy_jobs.waiting import wait_until
 from worker.attempt import Runner
 from worker.batch_requests import BatchRequests
@@ -26,7 +28,7 @@ from worker.rates import rate_storage
 
 PROGRAMS = (
     "echo", "crash", "leak", "unserialisable", "enormous", "surrogate", "sleepy", "exits", "three_steps", "endless",
-    "stubborn", "typed", "reasoned",
+    "stubborn", "typed", "reasoned", "infinite", "misspeaks", "mute",
 )  # fmt: skip
 
 CONFIG = "\n".join(f'[programs.{name}]\nfactory = "tests.programs:{name}"' for name in PROGRAMS)
@@ -83,6 +85,7 @@ def _moods() -> str:
         "silent": "sandbox;hang=1",
         "locked": "sandbox;fail=401:1",
         "slow": "sandbox;latency=0.2",
+        "absurd": "sandbox;usage=absurd",
     }
     return "\n" + "\n".join(
         f'[models.{name}]\nmodel = "openai/{model}"\nbase_url = "BASE"\ntimeout_seconds = 2'
@@ -126,6 +129,70 @@ def test_usage_and_cost_are_summed_over_calls(bench: Bench) -> None:
     assert job.outcome["cost_usd"] == pytest.approx(expected)
 
 
+def test_impossible_usage_is_unknown_usage(bench: Bench) -> None:
+    """A provider that reports more tokens than there can be costs its job nothing but the figures."""
+    job = bench.run("reasoned", model="absurd", inputs={"question": "why?"})
+    assert job.status == "succeeded"
+    assert job.outcome is not None
+    usage = job.outcome["usage"]
+    assert (usage["input_tokens"], usage["calls"], usage["source"]) == (None, 1, None)
+    assert job.outcome["cost_usd"] is None
+
+
+def test_an_attempt_that_cannot_even_begin_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever breaks around a program ends that job as data, and the rest of its message runs."""
+    first, second = (bench.submit("echo", inputs={"text": "t"}) for _ in range(2))
+    context_for = bench.chunks.runner.context_for
+
+    def breaks_once(claim: Claim, request: dict[str, Any]) -> Any:
+        if claim.id == first:
+            raise LookupError("\ud800")
+        return context_for(claim, request)
+
+    monkeypatch.setattr(type(bench.chunks.runner), "context_for", lambda _, *args: breaks_once(*args))
+    bench.chunks.run([first, second])
+    job = bench.read(first)
+    assert job.outcome is not None
+    assert (job.status, job.outcome["problem"]["code"]) == ("failed", "unexpected")
+    assert bench.read(second).status == "succeeded"
+    assert not bench.store.redis.smembers(names.worker_held("w1"))
+
+
+def test_a_refused_outcome_fails_its_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outcome that Redis will never take becomes one that it takes; the rest of the message runs."""
+    first, second = (bench.submit("echo", inputs={"text": "t"}) for _ in range(2))
+    finish = operations.finish_job
+
+    def refused(*args: Any) -> Any:
+        operation = finish(*args)
+        is_refused = args[1].id == first and args[2] == "succeeded"
+        return replace(operation, args=()) if is_refused else operation
+
+    monkeypatch.setattr(operations, "finish_job", refused)
+    bench.chunks.run([first, second])
+    job = bench.read(first)
+    assert job.outcome is not None
+    assert (job.status, job.outcome["problem"]["code"]) == ("failed", "unexpected")
+    assert bench.read(second).status == "succeeded"
+
+
+def test_a_broken_chunk_gives_back_what_it_did_not_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake of the worker's own strands no job."""
+    ids = [bench.submit("echo", inputs={"text": "t"}) for _ in range(3)]
+
+    def breaks(*_: Any) -> bool:
+        raise LookupError("a mistake")
+
+    monkeypatch.setattr(type(bench.chunks), "_goes_on", breaks)
+    bench.store.run(gates.close_gate(names.queue("sandbox"), WaitReason.PAUSED))
+    bench.chunks.run(ids)
+    bench.store.run(gates.open_gate(names.queue("sandbox"), WaitReason.PAUSED))
+    assert not bench.store.redis.smembers(names.worker_held("w1"))
+    monkeypatch.undo()
+    bench.chunks.run(ids)
+    assert {bench.read(job_id).status for job_id in ids} == {"succeeded"}
+
+
 def test_a_chain_of_thought_gives_its_reasoning(bench: Bench) -> None:
     """Outputs that a DSPy module adds to the signature are part of the result."""
     job = bench.run("reasoned", inputs={"question": "why?"})
@@ -140,6 +207,9 @@ def test_a_chain_of_thought_gives_its_reasoning(bench: Bench) -> None:
         ("exits", "program_error"),
         ("unserialisable", "invalid_output"),
         ("surrogate", "invalid_output"),
+        ("infinite", "invalid_output"),
+        ("misspeaks", "program_error"),
+        ("mute", "program_error"),
         ("enormous", "result_too_large"),
         ("endless", "call_budget_exceeded"),
         ("stubborn", "call_budget_exceeded"),

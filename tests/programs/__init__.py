@@ -53,6 +53,36 @@ def leak() -> dspy.Module:
     return _Free(fail)
 
 
+def misspeaks() -> dspy.Module:
+    """Raises an error whose text is not valid Unicode."""
+
+    def fail(text: str) -> str:
+        raise RuntimeError("\ud800 is no character")
+
+    return _Free(fail)
+
+
+class _Mute(Exception):
+    """An error that cannot be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def mute() -> dspy.Module:
+    """Raises an error whose text cannot be had."""
+
+    def fail(text: str) -> str:
+        raise _Mute
+
+    return _Free(fail)
+
+
+def infinite() -> dspy.Module:
+    """Answers a number that JSON has no word for."""
+    return _Free(lambda text: [{"score": float("nan")}])
+
+
 def unserialisable() -> dspy.Module:
     """Answers something JSON cannot express."""
     return _Free(lambda text: object())

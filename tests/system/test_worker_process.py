@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import orjson
 import pytest
 from celery import Celery
@@ -50,6 +52,20 @@ def test_sigterm_finishes_what_runs_and_hands_back_the_rest(fleet: Fleet) -> Non
     fleet.start()
     fleet.wait_for_batch(batch)
     assert {job.fields["attempt"] for job in fleet.jobs_of(batch)} == {"1"}
+
+
+def test_a_narrow_model_is_kept_busy(fleet: Fleet) -> None:
+    """Two workers share a model of which two jobs may run at once: there are never more, and the room is used."""
+    fleet.start()
+    fleet.start()
+    jobs, latency, at_once = 100, 0.1, 2
+    batch = fleet.submit_batch("qa", [{"question": f"What is {n}?"} for n in range(jobs)], model="narrow")
+    began, seen = time.monotonic(), set()
+    while fleet.batch(batch)["status"] != "ended":
+        seen.add(fleet.count(batch, "running"))
+        assert time.monotonic() < began + 60
+    assert max(seen) == at_once
+    assert time.monotonic() - began < 3 * jobs * latency / at_once
 
 
 def test_a_rolling_restart_starts_no_job_again(fleet: Fleet) -> None:

@@ -26,7 +26,7 @@ PROMPTS = [b"prompt %d" % number for number in range(4000)]
         ("hang=1", Behaviour(faults=(("hang", 1.0),))),
         ("hang=30", Behaviour(faults=(("hang", 1.0),), hang_seconds=30.0)),
         ("drop=0.1;malformed=0.2", Behaviour(faults=(("drop", 0.1), ("malformed", 0.2)))),
-        ("truncated=1;usage=none", Behaviour(faults=(("truncated", 1.0),), usage=False)),
+        ("truncated=1;usage=none", Behaviour(faults=(("truncated", 1.0),), usage="none")),
         ("seed=abc;first=2:500", Behaviour(seed="abc", first=(2, "500"))),
         ("fail=500:1;fail=500:0", Behaviour()),
     ],
