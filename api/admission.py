@@ -18,6 +18,11 @@ from dspy_jobs.submissions import BatchSubmission, JobSubmission, _Submission
 
 S = TypeVar("S", bound=_Submission)
 
+#: Mistakes named in one answer.
+MOST_ERRORS = 100
+#: Characters of a caller's own text in an answer.
+_LONGEST_TEXT = 200
+
 
 def read_submission(kind: type[S], content: dict[str, Any]) -> S:
     """A submission as the contract has it.
@@ -32,16 +37,23 @@ def read_submission(kind: type[S], content: dict[str, Any]) -> S:
 
 
 def explain(error: ValidationError) -> list[Mistake]:
-    """What pydantic found, in the words of the contract and without the caller's values."""
-    return [_mistake(e["type"], e["loc"], e["msg"]) for e in error.errors(include_url=False, include_input=False)]
+    """What pydantic found, in the words of the contract and without the caller's values; the first hundred mistakes."""
+    found = error.errors(include_url=False, include_input=False)
+    return [_mistake(e["type"], e["loc"], e["msg"]) for e in found[:MOST_ERRORS]]
 
 
 def _mistake(kind: str, loc: tuple[int | str, ...], message: str) -> Mistake:
-    detail = message.removeprefix("Value error, ")
+    path = [shortened(str(part)) for part in loc]
+    detail = shortened(message.removeprefix("Value error, "))
     if kind == "extra_forbidden":
-        detail = f"there is no field {loc[-1]!r}"
-    mistake = {"param": ".".join(map(str, loc)), "code": "invalid_request_body", "detail": detail}
+        detail = f"there is no field {path[-1]!r}"
+    mistake = {"param": ".".join(path), "code": "invalid_request_body", "detail": detail}
     return mistake if loc else {**mistake, "param": None}
+
+
+def shortened(text: str) -> str:
+    """A caller's text as an answer repeats it."""
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
 def refusal(code: str, mistakes: list[Mistake]) -> ProblemError:
@@ -66,7 +78,7 @@ async def find_program(resources: Resources, name: str) -> Program:
         detail = f"The program {name!r} is configured, but no worker has reported it yet; start a worker."
         raise ProblemError(fail("unavailable", detail).problem, {"retry-after": "2"})
     known = _listed({*resources.settings.programs, *resources.catalogue.names})
-    raise _unknown("program", f"There is no program {name!r}; there are: {known}.")
+    raise _unknown("program", f"There is no program {shortened(name)!r}; there are: {known}.")
 
 
 def find_model(settings: Settings, program: Program, asked: str | None) -> str:
@@ -78,7 +90,7 @@ def find_model(settings: Settings, program: Program, asked: str | None) -> str:
     if asked is None:
         return program.description.model
     if asked not in settings.models:
-        raise _unknown("model", f"There is no model {asked!r}; there are: {_listed(settings.models)}.")
+        raise _unknown("model", f"There is no model {shortened(asked)!r}; there are: {_listed(settings.models)}.")
     return asked
 
 

@@ -27,7 +27,7 @@ def tagged_answer(request: Request, content: Any, headers: dict[str, str]) -> Re
     body = orjson.dumps(content)
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers["etag"] = tag
-    given = request.headers.get("if-none-match")
+    given = ",".join(request.headers.getlist("if-none-match"))
     if given and (given.strip() == "*" or tag in (t.strip().removeprefix("W/") for t in given.split(","))):
         return Response(None, 304, headers)
     return Response(body, 200, headers, "application/json")

@@ -20,7 +20,7 @@ from api.admission import (
 )
 from api.answers import json_answer, problem_answer, tagged_answer
 from api.idempotency import reservation_of
-from api.reading import bad_cursor, choice, json_body, page_size, query, wait_seconds
+from api.reading import bad_cursor, bad_parameter, choice, json_body, page_size, query, wait_seconds
 from api.resources import Resources, resources_of
 from dspy_jobs import names
 from dspy_jobs.ids import is_batch_id, is_job_id, new_job_id
@@ -220,7 +220,7 @@ async def get_jobs(request: Request) -> Response:
     if after and not is_job_id(after):
         raise bad_cursor()
     if texts["batch"] and not is_batch_id(texts["batch"]):
-        raise fail("invalid_parameter", f"batch must be a batch's id, not {texts['batch']!r}.")
+        raise bad_parameter("batch", "batch must be a batch's id, batch_….")
     ids, following = await _matching(resources, after, limit, JobFilter(status=status, **texts))
     jobs = await resources.store.run(read_jobs(ids)) if ids else []
     data = [job_view(job) for job in jobs if job is not None and not job.is_gone]

@@ -18,7 +18,7 @@ NDJSON = "application/x-ndjson"
 LARGEST_PAGE = 100
 _DEFAULT_PAGE = 20
 
-_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})"?\s*(?:$|[,;])', re.IGNORECASE)
+_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?0*(\d+)"?\s*(?:$|[,;])', re.IGNORECASE)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -101,17 +101,19 @@ def query(request: Request, known: Collection[str]) -> dict[str, str]:
     if not request.scope["query_string"]:
         return {}
     pairs = request.query_params.multi_items()
-    for name, _ in pairs:
+    values: dict[str, str] = {}
+    for name, value in pairs:
         if name not in known:
             allowed = ", ".join(sorted(known)) or "none"
-            raise _parameter(name, f"There is no query parameter {name!r} here; allowed: {allowed}.")
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise fail("invalid_parameter", "A query parameter is given twice.")
+            raise bad_parameter(name[:100], f"There is no query parameter {name[:100]!r} here; allowed: {allowed}.")
+        if name in values:
+            raise bad_parameter(name, f"The query parameter {name!r} is given twice.")
+        values[name] = value
     return values
 
 
-def _parameter(name: str, detail: str) -> ProblemError:
+def bad_parameter(name: str, detail: str) -> ProblemError:
+    """What a wrong query parameter gets."""
     error = {"param": name, "code": "invalid_parameter", "detail": detail}
     return fail("invalid_parameter", detail, errors=[error])
 
@@ -124,7 +126,7 @@ def choice(values: dict[str, str], name: str, allowed: Collection[str], default:
     """
     value = values.get(name, default)
     if value not in allowed and value != default:
-        raise _parameter(name, f"{name} must be one of: {', '.join(allowed)}.")
+        raise bad_parameter(name, f"{name} must be one of: {', '.join(allowed)}.")
     return value
 
 
@@ -138,7 +140,7 @@ def number(values: dict[str, str], name: str, default: int, largest: int) -> int
     if value is None:
         return default
     if not (value.isascii() and value.isdigit() and len(value) < 10 and 1 <= int(value) <= largest):
-        raise _parameter(name, f"{name} must be a whole number from 1 to {largest}.")
+        raise bad_parameter(name, f"{name} must be a whole number from 1 to {largest}.")
     return int(value)
 
 
@@ -149,14 +151,14 @@ def page_size(values: dict[str, str]) -> int:
 
 def bad_cursor() -> ProblemError:
     """What a cursor gets that no answer ever gave."""
-    return _parameter("after", "after must be a cursor of an earlier answer of this list.")
+    return bad_parameter("after", "after must be a cursor of an earlier answer of this list.")
 
 
 def wait_seconds(request: Request, longest: int) -> int:
     """Seconds of `Prefer: wait=N` (RFC 7240), at most `longest`; 0 where nothing useful is preferred."""
     given = request.headers.get("prefer")
     found = _WAIT.search(given) if given else None
-    return min(int(found[1]), longest) if found else 0
+    return min(int(found[1][:9]), longest) if found else 0
 
 
 def traceparent(request: Request) -> str | None:

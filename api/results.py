@@ -1,7 +1,7 @@
 """A batch's results as NDJSON, at any time, with a cursor that stays good.
 
-The cursor is a position in the list of finished jobs (`r…`) or of items (`i…`). The first list only ever grows; a
-job that is retried leaves an entry behind that no longer counts, told by the `place` its record carries.
+The cursor is a position in the batch's list of finished jobs (`r…`) or of items (`i…`). The first list only ever grows;
+a job that is retried leaves an entry behind that no longer counts, told by the `place` its record carries.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import cast
+from zlib import crc32
 
 import orjson
 from starlette.requests import Request
@@ -33,7 +34,7 @@ LARGEST_LIMIT = 50_000
 
 ENDED_STATUSES = tuple(status.value for status in JobStatus if status.is_terminal)
 ORDERS = ("completion", "input")
-_CURSOR = re.compile(r"([ri])(\d{1,9})\Z", re.ASCII)
+_CURSOR = re.compile(r"([ri])(\d{1,9})-([0-9a-f]{8})\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +65,18 @@ async def get_results(request: Request) -> Response:
     given = query(request, ("status", "limit", "after", "order"))
     status = choice(given, "status", ENDED_STATUSES)
     order = choice(given, "order", ORDERS, "completion")
-    start = _position(given.get("after"), order)
+    start = _position(given.get("after"), order, request.path_params["batch_id"])
     limit = number(given, "limit", 0, LARGEST_LIMIT)
     batch = await find_batch(resources, request.path_params["batch_id"])
     if order == "input" and batch.status != BatchStatus.ENDED:
         detail = f"The batch is {batch.status}; order=input is for batches that have ended."
         raise fail("conflict", detail)
     length = int(batch.fields["total"]) if order == "input" else batch.results
+    if start > length:
+        raise bad_cursor()
     stretch = Stretch(batch, order, status, start, length)
-    end = await _end_of_page(resources, stretch, limit) if limit else max(start, length)
-    headers = {"x-next-cursor": f"{_letter(order)}{end}"}
+    end = await _end_of_page(resources, stretch, limit) if limit else length
+    headers = {"x-next-cursor": f"{_letter(order)}{end}-{_mark(batch.id)}"}
     if batch.status != BatchStatus.ENDED or end < length:
         headers["x-incomplete"] = "true"
     page = Stretch(batch, order, status, start, end)
@@ -84,11 +87,16 @@ def _letter(order: str) -> str:
     return "i" if order == "input" else "r"
 
 
-def _position(cursor: str | None, order: str) -> int:
+def _mark(batch_id: str) -> str:
+    """Tells a batch's cursors from those of others, so that a mix-up skips no results silently."""
+    return f"{crc32(batch_id.encode()):08x}"
+
+
+def _position(cursor: str | None, order: str, batch_id: str) -> int:
     if cursor is None:
         return 0
     found = _CURSOR.match(cursor)
-    if found is None or found[1] != _letter(order):
+    if found is None or (found[1], found[3]) != (_letter(order), _mark(batch_id)):
         raise bad_cursor()
     return int(found[2])
 

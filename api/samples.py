@@ -75,7 +75,7 @@ def _batch(**fields: Any) -> dict[str, Any]:
         "created_at": _NOW,
         "retention": 604_800_000,
         "tombstone": 2_592_000_000,
-        "lifetime": 3_283_200_000,
+        "expires_in": 86_400_000,
     }
     known = {"status": "in_progress", "program": "qa", "model": "fast", **numbers, **times, **fields}
     return batch_view(

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from api.admission import explain
+from api.admission import MOST_ERRORS, explain
 from api.catalogue import TOO_DEEP, Mistake, Program
 from api.idempotency import Reservation
 from api.resources import Resources
@@ -26,8 +26,6 @@ from dspy_jobs.submissions import BatchItem
 #: Items, and bytes of them, staged in one step.
 _GROUP = 500
 _GROUP_BYTES = 1_000_000
-#: Mistakes named in a refusal; all are counted.
-_MOST_ERRORS = 100
 
 
 @dataclass(slots=True)
@@ -112,7 +110,7 @@ class Upload:
 
     def _refuse(self, number: int, custom_id: str | None, mistakes: list[Mistake]) -> None:
         self.error_count += len(mistakes)
-        room = _MOST_ERRORS - len(self.errors)
+        room = MOST_ERRORS - len(self.errors)
         self.errors += [{"line": number, "custom_id": custom_id, **mistake} for mistake in mistakes[:room]]
         self._group.clear()
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from dspy_jobs import names
@@ -199,6 +200,28 @@ def test_results_come_in_order_of_completion_with_a_durable_cursor(api: httpx.Cl
     assert results(api, batch, after=headers["x-next-cursor"])[0] == []
     failed, _ = results(api, batch, status="failed", limit=1)
     assert [job["custom_id"] for job in failed] == ["c0"]
+
+
+def test_a_cursor_of_another_batch_is_refused(api: httpx.Client, worker: PlayedWorker) -> None:
+    """A mix-up would skip results silently; nor does a position exist that no answer ever gave."""
+    one, other = submit(api, 2), submit(api, 2)
+    worker.succeed_all(worker.jobs_of(one["id"]))
+    cursor = results(api, one)[1]["x-next-cursor"]
+    forged = cursor.replace("r2-", "r3-")
+    for batch, wrong in ((other, cursor), (one, forged)):
+        answer = api.get(f"/v1/batches/{batch['id']}/results", params={"after": wrong})
+        assert (answer.status_code, answer.json()["errors"][0]["param"]) == (400, "after")
+
+
+def test_the_answer_to_a_bad_upload_stays_small(api: httpx.Client) -> None:
+    """However long the caller's own texts and however many the mistakes, the answer names the first, shortened."""
+    lines = [orjson.dumps({"inputs": {"question": "q"}, "k" * 100_000 + str(n): 1}) for n in range(120)]
+    upload = api.post("/v1/batches?program=qa", content=b"\n".join(lines), headers=NDJSON)
+    single = api.post("/v1/jobs", json={f"field{n}": n for n in range(5000)})
+    unknown = api.post("/v1/jobs", json={"program": "q" * 100_000, "inputs": {}})
+    assert [answer.status_code for answer in (upload, single, unknown)] == [422] * 3
+    assert (len(upload.json()["errors"]), upload.json()["error_count"]) == (100, 120)
+    assert all(len(answer.content) < 100_000 for answer in (upload, single, unknown))
 
 
 def test_results_in_order_of_input_wait_for_the_end(api: httpx.Client, worker: PlayedWorker) -> None:

@@ -182,3 +182,14 @@ def test_too_many_queued_jobs_are_refused(start_api: Any) -> None:
     answer = api.post("/v1/jobs", json=QUESTION)
     assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (429, "queue_full", True)
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_wait_longer_than_any_is_the_longest(api: httpx.Client, worker: PlayedWorker) -> None:
+    """However many digits it has; and several If-None-Match lines count as one list."""
+    job = api.post("/v1/jobs", json=QUESTION).json()
+    worker.succeed(job["id"])
+    path = f"/v1/jobs/{job['id']}"
+    answer = api.get(path, headers={"prefer": "wait=99999999999999999999"})
+    assert answer.headers["preference-applied"] == "wait=60"
+    several = [("if-none-match", '"x"'), ("if-none-match", answer.headers["etag"])]
+    assert api.get(path, headers=several).status_code == 304

@@ -194,7 +194,7 @@ def test_a_stopped_service_is_unreachable(environ: dict[str, str]) -> None:
         assert api.stdout is not None
         gone = api.stdout.readline().split()[-1]
         with Client(gone) as client:
-            assert wait_until(client.ready, 30)
+            client.limits()
     with Client(gone) as client, pytest.raises(ServiceUnreachable, match=gone):
         client.programs()
     code, out, err = run(gone, "programs")
