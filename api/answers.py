@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from api.reading import header
 from dspy_jobs.problems import Problem
 
 #: Seconds after which a caller may try again what could not be answered.
@@ -27,7 +28,7 @@ def tagged_answer(request: Request, content: Any, headers: dict[str, str]) -> Re
     body = orjson.dumps(content)
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers["etag"] = tag
-    given = ",".join(request.headers.getlist("if-none-match"))
+    given = header(request, b"if-none-match")
     if given and (given.strip() == "*" or tag in (t.strip().removeprefix("W/") for t in given.split(","))):
         return Response(None, 304, headers)
     return Response(body, 200, headers, "application/json")

@@ -44,14 +44,18 @@ class _Options(_Submission):
     timeout_seconds: PositiveSeconds | None = Field(None, description="Time an attempt may run.")
     expires_in_seconds: PositiveSeconds | None = Field(None, description="Time the job may wait for its start.")
     max_attempts: Annotated[int, Field(ge=1, le=100, strict=True)] | None = Field(None, description="Most attempts.")
-    metadata: Metadata | None = Field(None, description="Up to 32 values of your own, given back as they are.")
+    metadata: Metadata | None = Field(
+        None, description="Up to 32 values of your own, given back as they are; send integers beyond 64 bits as text."
+    )
     request_id: Label | None = Field(None, description="Your id of the request; `X-Request-Id` by default.")
 
 
 class JobSubmission(_Options):
     """One request to run one program once. `{"model": …, "input": …}` is short for the program `predict`."""
 
-    inputs: Inputs | None = Field(None, description="The program's inputs by name.")
+    inputs: Inputs | None = Field(
+        None, description="The program's inputs by name; send integers beyond 64 bits as text."
+    )
     input: StrictStr | None = Field(None, description="Short form: the input of the built-in program `predict`.")
     priority: Priority = Field(Priority.NORMAL, description="`high`, `normal` or `low`.")
     custom_id: Label | None = Field(None, description="Your id of the job.")
