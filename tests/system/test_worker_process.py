@@ -106,6 +106,18 @@ def test_a_killed_workers_jobs_run_elsewhere(fleet: Fleet) -> None:
     assert fleet.store.redis.llen(names.batch_results(batch)) == 80
 
 
+def test_a_worker_that_hears_nothing_more_ends_itself(fleet: Fleet) -> None:
+    """A consumer that stalls, though its process lives and renews its lease, is noticed; its supervisor starts anew."""
+    deaf = fleet.start("tests.system.deaf_worker")
+    fleet.wait(fleet.submit("echo", text="heard"), "succeeded")
+    unheard = fleet.submit("echo", text="unheard")
+    assert deaf.wait(30) == 0
+    assert "worker_stalled" in fleet.log()
+    assert fleet.read(unheard).status == "queued"
+    fleet.start()
+    fleet.wait(unheard, "succeeded")
+
+
 def test_the_message_is_one_celery_would_make() -> None:
     """An unmodified Celery app finds task, id and arguments in our template where its own messages have them."""
     filled = MESSAGE_TEMPLATE.replace("@ID@", "job_1").replace("@TAG@", "7").replace("@ARGS@", '\\"job_1\\"')
