@@ -14,7 +14,7 @@ from benchmarks.rig import Rig, rig
 JOBS = 10_000
 DELAYED = 100_000
 #: A worker looks for due jobs twice a second, and for lost ones every three.
-_HOUSEKEEPING_SECONDS = 5
+_HOUSEKEEPING_SECONDS = 4
 
 _JOB = {"program": "qa", "inputs": {"question": "What is 1 plus 2?"}}
 
@@ -47,12 +47,11 @@ def measure(options: Options) -> list[Report]:
         Target("worker at 128 threads", Spread.of([max(found)]), 160, False, " MiB"),
         Target("worker's growth in the second half", Spread.of([found[1] - found[0]]), 5, False, " MiB"),
     ]
-    return [report, delayed(options)]
+    return [report, delayed(options.size(DELAYED))]
 
 
-def delayed(options: Options) -> Report:
+def delayed(jobs: int) -> Report:
     """The memory of a worker beside jobs that wait for their next attempt, which are in Redis and nowhere else."""
-    jobs = options.size(DELAYED)
     report = Report("A worker beside delayed jobs", ["delayed jobs", "worker, MiB"])
     with rig() as here:
         alone = _after_housekeeping(here)

@@ -7,6 +7,8 @@ once: whoever finds a part of it undone goes on with it.
 
 from __future__ import annotations
 
+import random
+
 from dspy_jobs import names
 from dspy_jobs.chunks import chunk_sizes
 from dspy_jobs.settings import Settings
@@ -107,7 +109,7 @@ def rare_chores(settings: Settings, now_ms: int) -> Plan[None]:
     yield from resend(settings)
     jobs = settings.jobs
     kept = jobs.expires_in_seconds + jobs.retention_seconds + jobs.tombstone_seconds
-    yield trim_index(now_ms - int(kept * 1000))
+    yield trim_index(now_ms - int(kept * 1000), share=random.random())  # noqa: S311  # any place is as good
 
 
 def all_chores(settings: Settings) -> Plan[None]:

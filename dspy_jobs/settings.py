@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+#: Ten years at most, so that no sum of times leaves the range of the clock.
+Seconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 SECTIONS = ("api", "sandbox", "flower", "worker", "jobs", "limits")
@@ -66,7 +67,7 @@ class WorkerSettings(_Section):
         32, le=200, description="Most jobs in one queue message; small batches get less, down to 1."
     )
     lease_seconds: Seconds = Field(
-        10, description="A worker not heard of for this long is lost and its jobs are queued again."
+        10, ge=2, description="A worker not heard of for this long is lost and its jobs are queued again."
     )
     drain_seconds: Seconds = Field(
         30, description="Longest time a stopping worker waits for running jobs before they are handed back."
@@ -116,7 +117,9 @@ class ModelSettings(_Section):
     """A language model by its short name. Callers can name it only so."""
 
     model: str = Field(min_length=1, description="The provider's model id, for example `openai/gpt-4.1-mini`.")
-    base_url: str | None = Field(None, description="Address of the provider's API where it is not the usual one.")
+    base_url: str | None = Field(
+        None, pattern=r"^https?://[^/\s]+", description="Address of the provider's API where it is not the usual one."
+    )
     api_key_env: str | None = Field(
         None, description="Name of the environment variable with the key; by default the provider's usual one."
     )

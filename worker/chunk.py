@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -33,6 +34,7 @@ from worker.attempt import Runner, Settlement
 from worker.batch_requests import BatchRequests
 from worker.context import AttemptContext
 from worker.gates import Gates
+from worker.next_message import drop_message, next_message
 
 log = structlog.get_logger("worker")
 
@@ -70,18 +72,19 @@ class ChunkRunner:
         return self.runner.worker_id
 
     def run(self, ids: list[str]) -> None:
-        """Run the jobs of a message that are still to be run."""
-        held = deque(self._persist([operations.take_jobs(self.worker_id, ids)])[0])
-        try:
-            self._run_held(held)
-        except (
-            Exception
-        ) as error:  # whatever it was, the other jobs of the message must not wait for this process to end
-            log.exception("chunk_broke", error=type(error).__name__)
-            self._end(list(held), None)
+        """Run the jobs of a message that are still to be run, and of a narrow model those of further messages."""
+        taken: list[str] = self._persist([operations.take_jobs(self.worker_id, ids)])[0]
+        while taken:
+            held = deque(taken)
+            try:
+                taken = self._of_next_message(self._run_held(held))
+            except Exception as error:  # whatever it was, the other jobs must not wait for this process to end
+                log.exception("chunk_broke", error=type(error).__name__)
+                self._end(list(held), None)
+                return
 
-    def _run_held(self, held: deque[str]) -> None:
-        """Run what was taken, one after the other, and hand back what is left."""
+    def _run_held(self, held: deque[str]) -> str:
+        """Run what was taken, one after the other, and hand back what is left. Answers the model that has room now."""
         hold_until = time.monotonic() + self.runner.settings.worker.hold_seconds
         settlement: tuple[Claim, Settlement] | None = None
         while held and not self.is_draining.is_set():
@@ -97,6 +100,23 @@ class ChunkRunner:
             if isinstance(claim, Claim):
                 settlement = (claim, self._attempt(claim))
         self._end(list(held), settlement)
+        return settlement[0].model if settlement else ""
+
+    def _of_next_message(self, model: str) -> list[str]:
+        """Jobs of the next message of a model of which only so many may run at once; none of other models."""
+        settings = self.runner.settings.models.get(model)
+        if settings is None or not settings.max_concurrent:
+            return []
+        redis, queue = self.store.redis, names.queue(model)
+        while not self.is_draining.is_set():
+            message = self._with_redis(lambda: next_message(redis, queue))
+            if message is None:
+                break
+            taken: list[str] = self._persist([operations.take_jobs(self.worker_id, message.ids)])[0]
+            self._with_redis(partial(drop_message, redis, message))
+            if taken:
+                return taken
+        return []
 
     def _next(self, job_id: str, may_yield: bool, settlement: tuple[Claim, Settlement] | None) -> Claim | NotClaimed:
         claim = operations.claim_job(self.worker_id, job_id, str(next(_nonces)), may_yield, self.probe_seconds)
@@ -117,7 +137,6 @@ class ChunkRunner:
             self._persist([self.runner.broken(claim, error).operation])
             return self._settle(None, then)
         _report(claim, settled, replies[0])
-        self.gates.look_again(names.queue(claim.model))
         return replies[len(first) :]
 
     def _goes_on(self, refused: NotClaimed, job_id: str) -> bool:
@@ -160,7 +179,7 @@ class ChunkRunner:
             settlement = self.runner.abandon(claim, context)
             self.running.pop(claim.id, None)
             self.stuck_threads += 1
-            _report(claim, settlement, self.store.run(settlement.operation))
+            self._settle((claim, settlement), [])
         return len(stuck)
 
     def _persist(self, steps: list[Operation[Any]]) -> list[Any]:

@@ -14,7 +14,6 @@ class Gates:
 
     def __init__(self) -> None:
         self._closed_until: dict[str, float] = {}
-        self._unknown: set[str] = set()
         self._lock = threading.Lock()
 
     def may_consume(self, queue: str) -> bool:
@@ -26,21 +25,11 @@ class Gates:
         """Note a closed gate; 0 seconds: its end is not known."""
         with self._lock:
             self._closed_until[queue] = time.monotonic() + (seconds or _LOOK_AGAIN_SECONDS)
-            if not seconds:
-                self._unknown.add(queue)
-
-    def look_again(self, queue: str) -> None:
-        """Open a queue whose gate has no known end: a job of it has ended here, which may have made room for one."""
-        if queue in self._unknown:
-            with self._lock:
-                self._unknown.discard(queue)
-                self._closed_until.pop(queue, None)
 
     def replace(self, closed: dict[str, float]) -> None:
         """What a round found closed, for how many seconds; whatever it does not name is open."""
         now = time.monotonic()
         with self._lock:
-            self._unknown.clear()
             # A gate without an end holds until a round no longer names it.
             self._closed_until = {
                 queue: now + seconds if seconds else float("inf") for queue, seconds in closed.items()

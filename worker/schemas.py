@@ -94,9 +94,11 @@ def _plain(info: Any) -> Any:
 
 
 def _inputs_of_forward(module: dspy.Module) -> type[BaseModel]:
-    hints = get_type_hints(module.forward)
+    forward = type(module).forward  # DSPy warns of every look at the bound method
+    hints = get_type_hints(forward)
     fields: dict[str, Any] = {}
-    for parameter in inspect.signature(module.forward).parameters.values():
+    _, *parameters = inspect.signature(forward).parameters.values()
+    for parameter in parameters:
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         default = ... if parameter.default is parameter.empty else parameter.default

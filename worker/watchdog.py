@@ -36,6 +36,7 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         """Look until something is wrong, then stop the worker as SIGTERM would: its jobs go back."""
+        consumption.pulse.restart()  # loading the programs may have taken long
         while not (reason := self._what_is_wrong()):
             time.sleep(1)
         if not self._chunk_runner.is_draining.is_set():

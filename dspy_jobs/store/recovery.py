@@ -32,9 +32,10 @@ def expire_due(limit: int, usual_seconds: float, queues: Sequence[str], now_ms: 
     return Operation(script("expire_due"), args, int)
 
 
-def trim_index(oldest_ms: int, limit: int = 500) -> Operation[int]:
-    """Forget up to `limit` ids made before a time whose records are gone."""
-    return Operation(script("trim_index"), (first_job_id(oldest_ms), first_batch_id(oldest_ms), limit), int)
+def trim_index(oldest_ms: int, limit: int = 500, share: float = 0.0) -> Operation[int]:
+    """Forget up to `limit` ids made before a time whose records are gone; `share`, 0 to 1, says where to look."""
+    args = (first_job_id(oldest_ms), first_batch_id(oldest_ms), limit, share)
+    return Operation(script("trim_index"), args, int)
 
 
 def resend_lost(queue: str, grace_seconds: float = 5, limit: int = 200, now_ms: int | None = None) -> Operation[int]:

@@ -170,6 +170,27 @@ def test_the_third_lost_worker_fails_the_job(store: SyncStore) -> None:
     assert (job.status, len(job.attempts), job.request) == ("failed", 3, {"inputs": {}})
 
 
+def test_old_records_that_live_on_hide_no_others(store: SyncStore) -> None:
+    """Wherever among the old ids it looks, in time the index forgets every one whose record is gone."""
+    ids = sorted(submit(store, now=1000) for _ in range(6))
+    store.redis.delete(*(key(job_id) for job_id in ids[4:] for key in (names.job, names.job_request)))
+    for share in (0.0, 0.5, 0.99):
+        store.run(recovery.trim_index(2**47, limit=2, share=share))
+    assert [raw.decode() for raw in store.redis.zrange(names.JOBS, 0, -1)] == ids[:4]
+
+
+def test_a_retried_job_of_a_batch_leaves_no_reminder(store: SyncStore) -> None:
+    """The list of what expires forgets it once it starts."""
+    batch_id = submit_batch(store, 1000, 1, 3600)
+    [job_id] = [raw.decode() for raw in store.redis.lrange(names.batch_jobs(batch_id), 0, -1)]
+    store.run(operations.cancel_job(job_id))
+    lifetimes = operations.Lifetimes.of(JobSettings())
+    store.run(operations.retry_jobs([job_id], lifetimes))
+    assert job_id.encode() in store.redis.zrange(names.EXPIRING, 0, -1)
+    store.run_all([operations.take_jobs("w", [job_id]), operations.claim_job("w", job_id, "n")])
+    assert job_id.encode() not in store.redis.zrange(names.EXPIRING, 0, -1)
+
+
 @pytest.mark.parametrize("age_ms", [0, 10**9])
 def test_the_index_forgets_only_what_is_gone(store: SyncStore, age_ms: int) -> None:
     """Ids are trimmed by age, and only when their records are gone."""

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from celery.result import AsyncResult
 
-from dspy_jobs import names
+from dspy_jobs import chores, names
 from dspy_jobs.errors import JobFailed
 from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.redis_url import celery_url
@@ -65,20 +65,23 @@ def test_a_narrow_model_is_kept_busy(fleet: Fleet) -> None:
         seen.add(fleet.count(batch, "running"))
         assert time.monotonic() < began + 60
     assert max(seen) == at_once
-    assert time.monotonic() - began < 3 * jobs * latency / at_once
+    assert time.monotonic() - began < 2 * jobs * latency / at_once
 
 
 def test_a_rolling_restart_starts_no_job_again(fleet: Fleet) -> None:
-    """All workers are replaced, one after the other, while a batch runs: each job runs once, each worker exits 0."""
+    """All workers are replaced, one after the other, while a batch runs: no job starts twice, each worker exits 0."""
     first, second = fleet.start(), fleet.start()
-    batch = fleet.submit_batch("sleepy", [{"text": "0.3"}] * 200)
+    batch = fleet.submit_batch("sleepy", [{"text": "0.3"}] * 2000)  # more than can run meanwhile
     for worker in (first, second):
-        assert wait_until(lambda: fleet.count(batch, "running") >= 8, 20)
+        done = fleet.count(batch, "succeeded")
+        assert wait_until(lambda done=done: fleet.count(batch, "succeeded") > done + 8, 30)  # type: ignore[misc]
         fleet.start()
         worker.terminate()
         assert worker.wait(20) == 0
-    assert fleet.wait_for_batch(batch)["succeeded"] == "200"
-    assert {job.fields["attempt"] for job in fleet.jobs_of(batch)} == {"1"}
+    fleet.store.follow(chores.cancel(batch))
+    fields = fleet.wait_for_batch(batch)
+    assert int(fields["succeeded"]) + int(fields["canceled"]) == 2000
+    assert {job.fields.get("attempt", "0") for job in fleet.jobs_of(batch)} == {"0", "1"}
 
 
 def test_a_second_sigterm_gives_everything_back_at_once(fleet: Fleet) -> None:

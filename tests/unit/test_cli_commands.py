@@ -328,15 +328,19 @@ def test_config_check_names_every_mistake(tmp_path: Path) -> None:
 
 def test_config_check_builds_every_program(tmp_path: Path) -> None:
     """What a worker would refuse at its start is named, all of it at once."""
-    (tmp_path / "my_programs.py").write_text("def number(): return 42\ndef leave(): raise SystemExit(3)\n")
+    (tmp_path / "my_programs.py").write_text(
+        "def number(): return 42\ndef leave(): raise SystemExit(3)\n"
+        "class Mute(Exception):\n    def __str__(self): raise RuntimeError\ndef mute(): raise Mute\n"
+    )
     file = tmp_path / "dspy-jobs.toml"
     file.write_text(
         '[programs.a]\nfactory = "nowhere:f"\n[programs.b]\nfactory = "my_programs:number"\n'
         '[programs.c]\nsignature = "question answer"\n[programs.d]\nfactory = "my_programs:leave"\n'
+        '[programs.e]\nfactory = "my_programs:mute"\n'
     )
     result = run(FakeService(), "config", "check", str(file))
     assert result.exit_code == ExitCode.USAGE
-    for program, why in (("a", "nowhere"), ("b", "not a dspy.Module"), ("c", "->"), ("d", "SystemExit")):
+    for program, why in (("a", "nowhere"), ("b", "not a dspy.Module"), ("c", "->"), ("d", "SystemExit"), ("e", "Mute")):
         assert re.search(rf"programs\.{program}: cannot be built: .*{why}", result.stderr), result.stderr
 
 

@@ -130,6 +130,13 @@ def test_folders_are_relative_to_the_file(config: Path) -> None:
         ("[worker]\nconcurrency = 0\n", "worker.concurrency: Input should be greater than or equal to 1"),
         ("[worker]\nchunk_size = 201\n", "worker.chunk_size: Input should be less than or equal to 200"),
         ("[jobs]\ntimeout_seconds = 0\n", "jobs.timeout_seconds: Input should be greater than 0"),
+        ("[jobs]\nretention_seconds = inf\n", "jobs.retention_seconds: Input should be a finite number"),
+        ("[jobs]\nretention_seconds = 1e300\n", "jobs.retention_seconds: Input should be less than or equal to"),
+        ("[worker]\nlease_seconds = 1\n", "worker.lease_seconds: Input should be greater than or equal to 2"),
+        (
+            "default_model = 'f'\n[models.f]\nmodel = 'm'\nbase_url = 'not a url'\n",
+            "models.f.base_url: String should match",
+        ),
         ("log_level = 'loud'\n", "log_level: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("[models.fast]\n", "models.fast.model: Field required"),
         (

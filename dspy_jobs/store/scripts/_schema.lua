@@ -186,7 +186,7 @@ local function end_job(id, f, status, outcome, now)
   let_go(id, f.owner)
   redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
   redis.call('HDEL', key, 'wait', 'until', 'cancel', 'parked')
-  if f.batch == '' then redis.call('ZREM', 'dj:expiring', id) end
+  if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end -- a batch's jobs only once retried by hand
   redis.call('SET', outcome_key(id), outcome, 'PX', f.retention)
   redis.call('PEXPIRE', key, tonumber(f.retention) + tonumber(f.tombstone))
   redis.call('PEXPIRE', key .. ':request', f.retention)
@@ -222,10 +222,10 @@ end
 -- The fields most transitions need, by name; nil where the job is not known.
 local function fields(id)
   local v = redis.call('HMGET', job_key(id), 'status', 'queue', 'batch', 'priority', 'retention', 'tombstone',
-    'attempt', 'owner', 'expires_at', 'max_attempts')
+    'attempt', 'owner', 'expires_at', 'max_attempts', 'tries')
   if not v[1] then return nil end
   return {status = v[1], queue = v[2], batch = v[3] or '', priority = v[4], retention = v[5], tombstone = v[6],
-    attempt = tonumber(v[7] or '0'), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10])}
+    attempt = tonumber(v[7] or '0'), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10]), tries = v[11]}
 end
 
 -- Whether the worker runs this attempt of the job, and nobody another by now.

@@ -41,11 +41,13 @@ if ARGV[6] == '1' then
   end
 end
 local reason, ends = gate_of(f.queue, now)
-if reason == 'circuit_open' and ends <= now then
+local is_half_open = reason == 'circuit_open' and ends <= now
+if is_full(f.queue) and (not reason or is_half_open) then
+  reason, ends = 'rate_limited', 0
+elseif is_half_open then
   local probe = 'dj:circuit:' .. redis.call('HGET', key, 'model') .. ':probe'
   if redis.call('SET', probe, id, 'NX', 'PX', ARGV[8]) then reason = nil else ends = now + redis.call('PTTL', probe) end
 end
-if not reason and is_full(f.queue) then reason, ends = 'rate_limited', 0 end
 if reason then
   local m = redis.call('HMGET', key, 'model', 'fallen')
   return {'gated', reason, ends == 0 and 0 or math.max(1, ends - now), f.queue, m[1], m[2] or ''}
@@ -54,6 +56,6 @@ local attempt = f.attempt + 1
 redis.call('HSET', key, 'status', 'running', 'attempt', attempt, 'claim', ARGV[4], 'attempt_at', ms(now))
 redis.call('HSETNX', key, 'started_at', ms(now))
 redis.call('HDEL', key, 'wait', 'until')
-if f.batch == '' then redis.call('ZREM', 'dj:expiring', id) end
+if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end
 recount(f.queue, f.batch, 'queued', 'running')
 return claimed(attempt)
