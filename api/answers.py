@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.requests import Request
@@ -18,20 +18,41 @@ from dspy_jobs.problems import Problem
 RETRY_SECONDS = "1"
 
 
+class JsonBytes(Response):
+    """A JSON answer from bytes. Starlette's own constructor looks for headers that may be missing; here none is."""
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str] | None) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if headers:
+            self.raw_headers += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+
+
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer."""
-    return Response(orjson.dumps(content), status, headers, "application/json")
+    return JsonBytes(orjson.dumps(content), status, headers)
 
 
-def tagged_answer(request: Request, content: Any, headers: dict[str, str]) -> Response:
-    """A JSON answer with an `ETag`, or 304 where the caller has it already (RFC 9110, weak comparison)."""
+class Document(NamedTuple):
+    """What a resource looks like now, and the `ETag` that tells this look from others."""
+
+    body: bytes
+    tag: str
+
+
+def document(content: Any) -> Document:
+    """The JSON document of a resource's members."""
     body = orjson.dumps(content)
-    tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
-    headers["etag"] = tag
+    return Document(body, f'"{blake2b(body, digest_size=12).hexdigest()}"')
+
+
+def tagged_answer(request: Request, found: Document, headers: dict[str, str]) -> Response:
+    """A resource, or 304 where the caller has this very document already (RFC 9110, weak comparison)."""
+    headers["etag"] = found.tag
     given = header(request, b"if-none-match")
-    if given and (given.strip() == "*" or tag in (t.strip().removeprefix("W/") for t in given.split(","))):
+    if given and (given.strip() == "*" or found.tag in (t.strip().removeprefix("W/") for t in given.split(","))):
         return Response(None, 304, headers)
-    return Response(body, 200, headers, "application/json")
+    return JsonBytes(found.body, 200, headers)
 
 
 def problem_answer(scope: Scope, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

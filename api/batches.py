@@ -23,7 +23,7 @@ from api.admission import (
     refusal,
     shared_record,
 )
-from api.answers import json_answer, tagged_answer
+from api.answers import document, json_answer, tagged_answer
 from api.idempotency import reservation_of
 from api.lines import LineSplitter
 from api.reading import (
@@ -199,7 +199,7 @@ async def get_batch(request: Request) -> Response:
     seconds = wait_seconds(request, resources.settings.limits.wait_seconds)
     if seconds:
         batch = await _ended_within(resources, batch, seconds)
-    return tagged_answer(request, _view(batch), _headers(batch, seconds))
+    return tagged_answer(request, document(_view(batch)), _headers(batch, seconds))
 
 
 def _view(batch: StoredBatch) -> dict[str, Any]:

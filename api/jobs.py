@@ -176,7 +176,7 @@ async def get_job(request: Request) -> Response:
     headers = _applied(seconds)
     if not _has_ended(job):
         headers["retry-after"] = str(retry_after(job, _now_ms()))
-    return tagged_answer(request, job_view(job), headers)
+    return tagged_answer(request, resources.jobs.document(job), headers)
 
 
 async def find_job(resources: Resources, job_id: str) -> StoredJob:

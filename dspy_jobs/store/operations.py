@@ -390,6 +390,11 @@ def cancel_batch(
 # ---- read --------------------------------------------------------------------------------------------------------
 
 
+def read_rows(ids: Sequence[str]) -> Operation[list[list[Any]]]:
+    """Read jobs as the script gives them, for `stored_job` to make something of."""
+    return Operation(script("read_jobs"), ("", "1", *ids), lambda raw: raw)
+
+
 def read_jobs(
     ids: Sequence[str], shared: dict[str, Any] | None = None, now_ms: int | None = None
 ) -> Operation[list[StoredJob | None]]:
