@@ -44,7 +44,7 @@ class JobReader:
     def __init__(self, store: AsyncStore) -> None:
         self._store = store
         self._wanted: dict[str, list[asyncio.Future[StoredJob | None]]] = {}
-        self._reads: set[asyncio.Task[None]] = set()
+        self._reads: set[asyncio.Task[None] | None] = set()
         self._seen: OrderedDict[str, Seen] = OrderedDict()
 
     def document(self, job: StoredJob) -> Document:
@@ -65,9 +65,7 @@ class JobReader:
         answer: asyncio.Future[StoredJob | None] = asyncio.get_running_loop().create_future()
         self._wanted.setdefault(job_id, []).append(answer)
         if len(self._reads) < _MOST_READS:
-            read = asyncio.create_task(self._read_wanted())
-            self._reads.add(read)
-            read.add_done_callback(self._reads.discard)
+            self._reads.add(asyncio.create_task(self._read_wanted()))
         return await answer
 
     async def _read_wanted(self) -> None:
@@ -84,6 +82,8 @@ class JobReader:
             for answers, job in zip(asked, jobs, strict=True):
                 for answer in _open([answers]):
                     answer.set_result(job)
+        # Here and not in a callback, which would come later: whoever asked in between would wait for nobody.
+        self._reads.discard(asyncio.current_task())
 
     def _made_of(self, job_id: str, row: list[Any]) -> StoredJob | None:
         seen = self._seen.get(job_id)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from dspy_jobs.store.script import Operation, Plan, all_scripts, error_of
 
@@ -49,7 +49,7 @@ class AsyncStore:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self.redis = client
         self._waiting: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: set[asyncio.Task[None] | None] = set()
 
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation.
@@ -60,9 +60,7 @@ class AsyncStore:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((operation, future))
         if len(self._flights) < MOST_FLIGHTS:
-            flight = asyncio.create_task(self._fly())
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+            self._flights.add(asyncio.create_task(self._fly()))
         return operation.read(await future)
 
     async def follow(self, plan: Plan[T]) -> T:
@@ -77,7 +75,7 @@ class AsyncStore:
 
     async def close(self) -> None:
         """Wait for what is under way and close the connections."""
-        await asyncio.gather(*self._flights, return_exceptions=True)
+        await asyncio.gather(*filter(None, self._flights), return_exceptions=True)
         await self.redis.aclose()
 
     async def _fly(self) -> None:
@@ -89,6 +87,8 @@ class AsyncStore:
                 replies = [error] * len(passengers)
             for (_, future), reply in zip(passengers, replies, strict=True):
                 _settle(future, reply)
+        # Here and not in a callback, which would come later: whoever asked in between would wait for nobody.
+        self._flights.discard(asyncio.current_task())
 
     async def _replies(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         replies = await self._send(operations)
@@ -108,10 +108,26 @@ class AsyncStore:
             await pipe.execute()
 
     async def _send(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for operation in operations:
-                pipe.execute_command("EVALSHA", operation.script.sha, 0, *operation.args)
-            return list(await pipe.execute(raise_on_error=False))
+        """One write, one read an operation: redis-py's own pipeline costs as much again in bookkeeping."""
+        commands = [("EVALSHA", operation.script.sha, 0, *operation.args) for operation in operations]
+        pool = self.redis.connection_pool
+        connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            return [await _reply(connection) for _ in commands]
+        except BaseException:
+            # What is left unread must not be taken for the next command's answer.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+
+async def _reply(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _settle(future: asyncio.Future[Any], reply: Any) -> None:

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from dspy_jobs import names
 from dspy_jobs.states import Priority
-from dspy_jobs.store import AsyncStore, SyncStore, connect_async, operations
+from dspy_jobs.store import AsyncStore, SyncStore, async_store, connect_async, operations
 from dspy_jobs.store.script import script
 from tests.integration.store_scene import LIFETIMES, MANY, QUEUE, STEP
 
@@ -130,3 +130,14 @@ def test_lua_spells_keys_as_names_does(store: SyncStore) -> None:
         names.outcome("job_1"),
         *(names.queue_list("q", priority.step) for priority in Priority),
     ]
+
+
+def test_nobody_who_asks_is_left_waiting(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks again at the very moment in which the last round trip allowed has ended gets a new one."""
+    monkeypatch.setattr(async_store, "MOST_FLIGHTS", 1)
+
+    async def act(own: AsyncStore) -> list[Any]:
+        async with asyncio.timeout(30):
+            return [await own.run(operations.read_queues(["dspy.q"])) for _ in range(3)]
+
+    assert len(_with_async_store(redis_url, act)) == 3
