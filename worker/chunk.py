@@ -173,13 +173,19 @@ class ChunkRunner:
             found[1].stop(_canceled())
 
     def abandon_stuck(self) -> int:
-        """Fail attempts whose threads are stuck well past their deadline. Answers how many."""
+        """Fail attempts whose threads are stuck well past their deadline. Answers how many.
+
+        Raises:
+            redis.exceptions.RedisError: Redis is away; they are still there for the next call.
+        """
         stuck = [(c, a) for c, a in list(self.running.values()) if a.remaining_seconds() < -STUCK_SECONDS]
         for claim, context in stuck:
             settlement = self.runner.abandon(claim, context)
+            # Not `_settle`: that waits for Redis, and the housekeeping thread has more to do meanwhile.
+            replies = self.store.run_all([settlement.operation, *settlement.more])
             self.running.pop(claim.id, None)
             self.stuck_threads += 1
-            self._settle((claim, settlement), [])
+            _report(claim, settlement, replies[0])
         return len(stuck)
 
     def _persist(self, steps: list[Operation[Any]]) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from dspy_jobs import names
 from dspy_jobs.ids import new_job_id
@@ -19,8 +20,9 @@ from dspy_jobs.store.records import Claim, StoredJob
 from dspy_jobs.waiting import wait_until
 from worker.attempt import Runner
 from worker.batch_requests import BatchRequests
-from worker.chunk import ChunkRunner
+from worker.chunk import STUCK_SECONDS, ChunkRunner
 from worker.circuit import circuits_of
+from worker.context import AttemptContext
 from worker.housekeeping import Housekeeping
 from worker.language_models import LanguageModels
 from worker.programs import load_programs
@@ -174,6 +176,28 @@ def test_a_refused_outcome_fails_its_job(bench: Bench, monkeypatch: pytest.Monke
     assert job.outcome is not None
     assert (job.status, job.outcome["problem"]["code"]) == ("failed", "unexpected")
     assert bench.read(second).status == "succeeded"
+
+
+def test_a_stuck_attempt_waits_for_redis_without_holding_anybody_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Redis is away giving up a stuck attempt fails at once and is kept for the next round, which ends the job."""
+    job_id = bench.submit("echo", inputs={"text": "t"})
+    take, claim_it = operations.take_jobs("w1", [job_id]), operations.claim_job("w1", job_id, "n")
+    claim = bench.store.run_all([take, claim_it])[1]
+    context = AttemptContext(job_id, -2 * STUCK_SECONDS, 1)
+    bench.chunks.running[job_id] = (claim, context)
+    with monkeypatch.context() as away:
+        away.setattr(bench.store.redis.connection_pool, "get_connection", _refuse)
+        with pytest.raises(RedisConnectionError):
+            bench.chunks.abandon_stuck()
+    assert (job_id in bench.chunks.running, bench.chunks.stuck_threads) == (True, 0)
+    assert bench.chunks.abandon_stuck() == 1
+    assert (bench.read(job_id).status, bench.chunks.stuck_threads) == ("failed", 1)
+
+
+def _refuse(*_: Any) -> Any:
+    raise RedisConnectionError("refused")
 
 
 def test_a_broken_chunk_gives_back_what_it_did_not_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
