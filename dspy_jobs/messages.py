@@ -24,3 +24,9 @@ def _template() -> str:
 
 #: Slots: `@ID@` the Celery task id, `@ARGS@` the job ids (quoted, comma-separated), `@TAG@` a unique number.
 MESSAGE_TEMPLATE = _template()
+
+
+def job_ids(message: bytes) -> list[str]:
+    """The job ids a message made from the template carries."""
+    ids: list[str] = orjson.loads(orjson.loads(message)["body"])[0][0]
+    return ids

@@ -28,8 +28,8 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, LMError):
         return _model_failure(error)
     if isinstance(error, DSPyError):
-        return problem(error.code if error.code in CODES else "program_error", text_of(error))
-    return problem("program_error", f"{type(error).__name__}: {text_of(error)}")
+        return problem(error.code if error.code in CODES else "program_error", _text(error))
+    return problem("program_error", described(error))
 
 
 def invalid_input(error: ValidationError) -> Problem:
@@ -40,7 +40,7 @@ def invalid_input(error: ValidationError) -> Problem:
 
 def unstorable(error: BaseException) -> Problem:
     """An outcome that could be made but not stored."""
-    return problem("unexpected", f"The outcome could not be stored: {type(error).__name__}: {text_of(error)}")
+    return problem("unexpected", f"The outcome could not be stored: {described(error)}")
 
 
 def invalid_output(error: ValidationError | PydanticSerializationError | TypeError) -> Problem:
@@ -48,7 +48,7 @@ def invalid_output(error: ValidationError | PydanticSerializationError | TypeErr
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return problem("invalid_output", f"output.{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    return problem("invalid_output", f"The output cannot be written as JSON: {text_of(error)}")
+    return problem("invalid_output", f"The output cannot be written as JSON: {_text(error)}")
 
 
 def retry_after_of(error: BaseException) -> float | None:
@@ -63,7 +63,7 @@ def _model_failure(error: LMError) -> Problem:
         # A client's own timeout arrives as a transport error.
         code = "timeout"
     more = {"provider_status": error.status} if error.status else {}
-    return problem(code, text_of(error), retryable=dspy.is_retryable_lm_error(error), **more)
+    return problem(code, _text(error), retryable=dspy.is_retryable_lm_error(error), **more)
 
 
 def _caused_by_timeout(error: BaseException) -> bool:
@@ -81,7 +81,12 @@ def _unreadable(error: AdapterParseError) -> str:
     return f"{error.adapter_name} expected the fields [{wanted}] and could read [{found}]."
 
 
-def text_of(error: BaseException) -> str:
+def described(error: BaseException) -> str:
+    """An error's kind and what it says of itself, in a form that can be stored."""
+    return f"{type(error).__name__}: {_text(error)}"
+
+
+def _text(error: BaseException) -> str:
     """What an error says of itself, in a form that can be stored; users' own errors may say anything, or raise."""
     try:
         said = str(getattr(error, "message", None) or error)

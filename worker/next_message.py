@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, cast
 
-import orjson
 import redis
 
 from dspy_jobs import names
+from dspy_jobs.messages import job_ids
 from dspy_jobs.states import Priority
 
 
@@ -29,7 +29,7 @@ def next_message(client: redis.Redis, queue: str) -> Message | None:
         list_name = names.queue_list(queue, priority.step)
         raw = cast("bytes | None", client.lindex(list_name, -1))
         if raw is not None:
-            return Message(list_name, raw, orjson.loads(orjson.loads(raw)["body"])[0][0])
+            return Message(list_name, raw, job_ids(raw))
     return None
 
 

@@ -17,7 +17,7 @@ import orjson
 
 from dspy_jobs.descriptions import ProgramDescription
 from dspy_jobs.settings import ConfigurationError, ProgramSettings, Settings
-from worker.failures import text_of
+from worker.failures import described
 from worker.language_models import ADAPTERS
 from worker.schemas import ProgramTypes, types_of
 
@@ -80,9 +80,7 @@ def _explained(name: str, build: Callable[[], Any]) -> Any:
     try:
         return build()
     except (Exception, SystemExit) as error:  # the user's own code runs here and may raise anything
-        raise ConfigurationError(
-            f"programs.{name}: cannot be built: {type(error).__name__}: {text_of(error)}"
-        ) from error
+        raise ConfigurationError(f"programs.{name}: cannot be built: {described(error)}") from error
 
 
 def _build(program: ProgramSettings) -> dspy.Module:

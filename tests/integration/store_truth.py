@@ -11,6 +11,7 @@ import orjson
 import redis
 
 from dspy_jobs import names
+from dspy_jobs.messages import job_ids
 from dspy_jobs.states import Priority
 from dspy_jobs.store.records import text_fields
 
@@ -27,12 +28,6 @@ TRANSITIONS = {
 NEW_JOB = {"batch": "", "attempt": "0"}
 TERMINAL = {"succeeded", "failed", "canceled", "expired"}
 CELERY_STATE = {"succeeded": "SUCCESS", "failed": "FAILURE", "expired": "FAILURE", "canceled": "REVOKED"}
-
-
-def message_ids(raw: bytes) -> list[str]:
-    """The job ids a queue message carries."""
-    body = orjson.loads(raw)["body"]
-    return list(orjson.loads(body)[0][0])
 
 
 @dataclass
@@ -55,7 +50,7 @@ class Truth:
 
     def reachable(self) -> set[tuple[str, str]]:
         """(list, job) of every message in a queue."""
-        return {(name, job_id) for name, raws in self.messages.items() for raw in raws for job_id in message_ids(raw)}
+        return {(name, job_id) for name, raws in self.messages.items() for raw in raws for job_id in job_ids(raw)}
 
     def queue_list(self, job_id: str) -> str:
         """The Redis list a job's message belongs into."""

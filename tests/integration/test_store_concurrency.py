@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import orjson
 
 from dspy_jobs import names
+from dspy_jobs.messages import job_ids
 from dspy_jobs.store import SyncStore, connect, operations
 from dspy_jobs.store.operations import Spent
 from dspy_jobs.store.records import Claim
@@ -20,7 +21,6 @@ from tests.integration.store_truth import (
     check_counts,
     check_outcomes,
     check_places,
-    message_ids,
     read_truth,
 )
 
@@ -45,7 +45,7 @@ class Rival:
         while self._left() and time.monotonic() < deadline:
             raw = self.store.redis.rpop(names.queue_list(QUEUE, STEP))
             again = self.chance.random() < 0.2
-            ids = message_ids(raw) if isinstance(raw, bytes) else []
+            ids = job_ids(raw) if isinstance(raw, bytes) else []
             ids += self.chance.choices(self.ids, k=3) if again else []
             if ids:
                 self._work_on(self.store.run(operations.take_jobs(self.name, list(dict.fromkeys(ids)))))

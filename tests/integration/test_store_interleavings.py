@@ -18,13 +18,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from dspy_jobs import names
+from dspy_jobs.messages import job_ids
 from dspy_jobs.states import Priority
 from dspy_jobs.store import SyncStore, gates, operations, recovery
 from dspy_jobs.store.operations import BatchHead, Lifetimes, Spent
 from dspy_jobs.store.records import Claim
 from tests.conftest import is_permanent, keys_without_lifetime
 from tests.integration import store_truth
-from tests.integration.store_truth import Truth, message_ids, read_truth
+from tests.integration.store_truth import Truth, read_truth
 
 EXAMPLES = int(os.environ.get("STORE_EXAMPLES", "200"))
 STEPS = 50
@@ -274,7 +275,7 @@ class Interleavings(RuleBasedStateMachine):
         """A worker receives the next message of a list, as kombu pops it, and may start its jobs."""
         raw = self.client.rpop(pick(self.lists, number))
         assert isinstance(raw, bytes)
-        ids = message_ids(raw)
+        ids = job_ids(raw)
         self.delivered.append(ids)
         self._take(worker, ids, start)
 
@@ -300,7 +301,7 @@ class Interleavings(RuleBasedStateMachine):
         """A queue's list is lost."""
         name = pick(self.lists, number)
         self.client.delete(name)
-        self.lost |= {job_id for raw in self.truth.messages[name] for job_id in message_ids(raw)}
+        self.lost |= {job_id for raw in self.truth.messages[name] for job_id in job_ids(raw)}
 
     # ---- workers -------------------------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ def test_a_refused_outcome_fails_its_job(bench: Bench, monkeypatch: pytest.Monke
 def test_a_stuck_attempt_waits_for_redis_without_holding_anybody_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While Redis is away giving up a stuck attempt fails at once and is kept for the next round, which ends the job."""
+    """While Redis is away giving it up fails at once and is kept for the next round, which ends the job."""
     job_id = bench.submit("echo", inputs={"text": "t"})
     take, claim_it = operations.take_jobs("w1", [job_id]), operations.claim_job("w1", job_id, "n")
     claim = bench.store.run_all([take, claim_it])[1]

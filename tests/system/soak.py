@@ -202,9 +202,7 @@ def fleet_on_own_redis(folder: Path, latency: float) -> Iterator[tuple[Fleet, Ow
         own_redis = OwnRedis(folder)
         stack.callback(own_redis.end)
         config = folder / "dspy-jobs.toml"
-        config.write_text(
-            CONFIG.replace("SANDBOX", url).replace("LATENCY", str(latency)).replace("sandbox;", "sandbox;", 1)
-        )
+        config.write_text(CONFIG.replace("SANDBOX", url).replace("LATENCY", str(latency)))
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("DSPY_JOBS_")}
         environ = {"REDIS_URL": own_redis.url, "DSPY_JOBS_CONFIG": str(config)}
         store = SyncStore(connect(own_redis.url))

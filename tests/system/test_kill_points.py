@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 
-from dspy_jobs.settings import Settings
-from dspy_jobs.store import SyncStore
 from dspy_jobs.waiting import wait_until
-from tests.system.fleet import CONFIG, Fleet
+from tests.system.fleet import Fleet
 
 pytestmark = pytest.mark.system
 
@@ -38,21 +35,9 @@ def account(sandbox_url: str) -> Account:
 
 
 @pytest.fixture
-def fleet(
-    write_config: Callable[..., Settings],
-    store: SyncStore,
-    child_environ: dict[str, str],
-    account: Account,
-    sandbox_url: str,
-) -> Iterator[Fleet]:
-    """A fleet that serves that model as well."""
-    model = f'[models.own]\nmodel = "openai/{account.name}"\nbase_url = "{sandbox_url}/v1"\n'
-    settings = write_config(model + CONFIG)
-    assert settings.source is not None
-    environ = {**child_environ, "DSPY_JOBS_CONFIG": str(settings.source)}
-    fleet = Fleet(settings, store, environ, settings.source.with_name("worker.log"))
-    yield fleet
-    fleet.end()
+def models(account: Account, sandbox_url: str) -> str:
+    """The fleet serves that model as well."""
+    return f'[models.own]\nmodel = "openai/{account.name}"\nbase_url = "{sandbox_url}/v1"\n'
 
 
 def assert_ended_once(fleet: Fleet, batch: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from dspy_jobs import names
-from dspy_jobs.messages import MESSAGE_TEMPLATE
+from dspy_jobs.messages import MESSAGE_TEMPLATE, job_ids
 
 
 def _filled(name: str, *ids: str) -> dict[str, object]:
@@ -21,6 +21,7 @@ def test_the_only_argument_is_a_list_of_ids() -> None:
     body = _filled("job_1", "job_1", "job_2")["body"]
     assert isinstance(body, str)
     assert orjson.loads(body) == [[["job_1", "job_2"]], {}, {}]
+    assert job_ids(orjson.dumps(_filled("job_1", "job_1", "job_2"))) == ["job_1", "job_2"]
 
 
 def test_the_headers_name_the_task_and_an_id_alone() -> None:
