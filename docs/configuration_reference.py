@@ -8,7 +8,16 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dspy_jobs.settings import SECTIONS, BreakerSettings, ModelSettings, ProgramSettings, Settings
+from dspy_jobs.settings import (
+    SECTIONS,
+    BreakerSettings,
+    ClientBudget,
+    ModelSettings,
+    ProgramSettings,
+    Settings,
+    StateSettings,
+    VariantSettings,
+)
 
 PAGE = Path(__file__).parent / "configuration.md"
 
@@ -18,8 +27,8 @@ HEAD = """# Configuration
 
 One file, `dspy-jobs.toml`, searched upwards from the working directory or named by `DSPY_JOBS_CONFIG`, and the
 environment over it: `[worker] concurrency` is `DSPY_JOBS_WORKER_CONCURRENCY`, a key outside any section such as
-`data_dir` is `DSPY_JOBS_DATA_DIR`. `REDIS_URL` keeps its usual name. In the file, `${NAME}` and `${NAME:-default}` are
-replaced from the environment. Secrets never stand in the file: it names the variable that holds
+`data_dir` is `DSPY_JOBS_DATA_DIR`. `REDIS_URL` and `CACHE_URL` keep their usual names. In the file, `${NAME}` and
+`${NAME:-default}` are replaced from the environment. Secrets never stand in the file: it names the variable that holds
 them (`api_key_env`), or `NAME_FILE` names a file with the value.
 
 `dspy-jobs config check` reads everything as a worker would and names every mistake with its path; `dspy-jobs config
@@ -33,6 +42,13 @@ INTRODUCTIONS = {
 }
 
 
+PARTS: dict[str, dict[str, type[BaseModel]]] = {
+    "budgets": {"budgets.clients.acme": ClientBudget},
+    "models": {"models.fast.breaker": BreakerSettings},
+    "programs": {"programs.qa.versions.v2": StateSettings, "programs.qa.variants.b": VariantSettings},
+}
+
+
 def page() -> str:
     """The whole page."""
     plain = [name for name in Settings.model_fields if name not in (*SECTIONS, "models", "programs", "source")]
@@ -40,15 +56,13 @@ def page() -> str:
     for name in SECTIONS:
         section = type(Settings.model_fields[name].default)
         parts += [f"## [{name}]\n", f"{section.__doc__}\n", _table(section, None, f"DSPY_JOBS_{name.upper()}_")]
+        for title, part in PARTS.get(name, {}).items():
+            parts += [f"### [{title}]\n", f"{part.__doc__}\n", _table(part, None, None)]
     for name, section in (("models", ModelSettings), ("programs", ProgramSettings)):
         example = {"models": "fast", "programs": "qa"}[name]
         parts += [f"## [{name}.{example}]\n", f"{INTRODUCTIONS[name]}\n", _table(section, None, None)]
-        if name == "models":
-            parts += [
-                "### [models.fast.breaker]\n",
-                f"{BreakerSettings.__doc__}\n",
-                _table(BreakerSettings, None, None),
-            ]
+        for title, part in PARTS[name].items():
+            parts += [f"### [{title}]\n", f"{part.__doc__}\n", _table(part, None, None)]
     return "\n".join(parts)
 
 

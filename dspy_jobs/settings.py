@@ -2,7 +2,7 @@
 
 This is the only module that reads the environment. Precedence, lowest first: defaults, the file, `DSPY_JOBS_*`.
 `[section] key` of the file is `DSPY_JOBS_SECTION_KEY` in the environment; keys outside a section are
-`DSPY_JOBS_KEY`; `REDIS_URL` keeps its common name. `${NAME}` and `${NAME:-default}` inside a
+`DSPY_JOBS_KEY`; `REDIS_URL` and `CACHE_URL` keep their common names. `${NAME}` and `${NAME:-default}` inside a
 string of the file are replaced from the environment. `docs/configuration.md` lists every setting.
 """
 
@@ -23,7 +23,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
-SECTIONS = ("api", "sandbox", "flower", "worker", "jobs", "limits")
+SECTIONS = ("api", "sandbox", "flower", "worker", "jobs", "limits", "cache", "costs", "budgets")
 
 #: Read timeouts (seconds) a model call may get. Connection pools are kept one a value, so they are few.
 TIMEOUT_BUCKETS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -42,6 +42,11 @@ class ApiSettings(_Section):
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: Port = Field(8080, description="Port the API listens on; 0 picks a free one.")
+    client_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header in which a trusted proxy names the client of a request; unset means one client, `default`.",
+    )
 
 
 class SandboxSettings(_Section):
@@ -103,6 +108,40 @@ class LimitSettings(_Section):
     queued_jobs: Count = Field(200_000, description="Jobs queued at once before submits answer 429 `queue_full`.")
 
 
+class CacheSettings(_Section):
+    """The response cache: parsed outputs, in the worker's memory and in Redis."""
+
+    url: str | None = Field(
+        None, description="Redis of the cache (also `CACHE_URL`); unset means database 1 of the Redis of the queue."
+    )
+    enabled: bool = Field(True, description="Whether outputs are stored and looked up at all.")
+    memory_bytes: int = Field(32_000_000, ge=0, description="Most memory a worker keeps outputs in; 0 keeps none.")
+    memory_seconds: Seconds = Field(300, description="Time an output is kept in a worker's memory.")
+    redis_seconds: Seconds = Field(7 * 86_400, description="Time an output is kept in Redis.")
+    compress_bytes: Count = Field(1024, description="Outputs of more bytes are compressed.")
+    timeout_seconds: Seconds = Field(0.25, description="Longest wait for the cache's Redis; then it counts as a miss.")
+    skip_seconds: Seconds = Field(10, description="Time the cache's Redis is left alone after it failed.")
+
+
+class CostSettings(_Section):
+    """What is kept of what was spent."""
+
+    retention_days: Count = Field(400, description="Days for which `GET /costs` can tell what was spent.")
+
+
+class ClientBudget(_Section):
+    """Most US dollars to spend in a day and in a month, both in UTC."""
+
+    day_usd: float | None = Field(None, ge=0, allow_inf_nan=False, description="Most US dollars a day.")
+    month_usd: float | None = Field(None, ge=0, allow_inf_nan=False, description="Most US dollars a calendar month.")
+
+
+class BudgetSettings(ClientBudget):
+    """Most US dollars to spend, in all and for each client. Reaching one pauses jobs until it is raised or over."""
+
+    clients: dict[str, ClientBudget] = Field(default_factory=dict, description="Budgets by the client's name.")
+
+
 class BreakerSettings(_Section):
     """When a model's circuit opens and closes, for the whole fleet."""
 
@@ -139,12 +178,36 @@ class ModelSettings(_Section):
     breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="The circuit breaker, see below.")
     input_cost_per_1k: float | None = Field(None, ge=0, description="US dollars per 1000 input tokens.")
     output_cost_per_1k: float | None = Field(None, ge=0, description="US dollars per 1000 output tokens.")
+    cached_input_cost_per_1k: float | None = Field(
+        None, ge=0, description="US dollars per 1000 input tokens the provider had cached; as other input by default."
+    )
+    reasoning_cost_per_1k: float | None = Field(
+        None, ge=0, description="US dollars per 1000 reasoning tokens; as other output by default."
+    )
 
     @model_validator(mode="after")
     def _prices_come_in_pairs(self) -> Self:
         if (self.input_cost_per_1k is None) != (self.output_cost_per_1k is None):
             raise ValueError("give both input_cost_per_1k and output_cost_per_1k, or neither")
+        if self.input_cost_per_1k is None and (self.cached_input_cost_per_1k or self.reasoning_cost_per_1k) is not None:
+            raise ValueError("cached_input_cost_per_1k and reasoning_cost_per_1k go with the two ordinary prices")
         return self
+
+
+class StateSettings(_Section):
+    """A saved, compiled DSPy state of a program, pinned."""
+
+    state: Path = Field(description="Saved DSPy program state (JSON), relative to the file.")
+    state_sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Its SHA-256; a different state is refused.")
+
+
+class VariantSettings(_Section):
+    """One arm of an A/B split: what it changes of its program."""
+
+    weight: float = Field(1, ge=0, allow_inf_nan=False, description="Share of the jobs, relative to the other arms.")
+    model: str | None = Field(None, description="Model of this arm; the program's by default.")
+    version: str | None = Field(None, description="Version of the program this arm runs; the program's by default.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Sampling parameters of this arm's calls.")
 
 
 class ProgramSettings(_Section):
@@ -162,6 +225,15 @@ class ProgramSettings(_Section):
     model: str | None = Field(None, description="Model used when the caller names none.")
     adapter: Literal["chat", "json", "xml"] = Field("chat", description="DSPy adapter the program speaks through.")
     description: str | None = Field(None, description="One line for people, shown in `GET /v1/programs`.")
+    version: str | None = Field(None, description="Which of `versions` runs; a rollback changes this one line.")
+    versions: dict[Name, StateSettings] = Field(
+        default_factory=dict, description="Compiled states by version; `dspy-jobs programs pin` writes them."
+    )
+    variants: dict[Name, VariantSettings] = Field(default_factory=dict, description="Arms of an A/B split, see below.")
+    cache: bool = Field(True, description="Whether its outputs may be stored and given for equal inputs.")
+    resume: bool = Field(
+        True, description="Whether a retry reuses model calls an earlier attempt of the job had answered."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -190,6 +262,9 @@ class Settings(_Section):
     worker: WorkerSettings = WorkerSettings()
     jobs: JobSettings = JobSettings()
     limits: LimitSettings = LimitSettings()
+    cache: CacheSettings = CacheSettings()
+    costs: CostSettings = CostSettings()
+    budgets: BudgetSettings = BudgetSettings()
     models: dict[Name, ModelSettings] = Field(default_factory=dict)
     programs: dict[Name, ProgramSettings] = Field(default_factory=dict)
     source: Path | None = Field(None, description="The file this was read from; set by the reader, not by you.")
@@ -295,6 +370,8 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
     """The file's content with the environment's values over it."""
     if environ.get("REDIS_URL"):
         content["redis_url"] = environ["REDIS_URL"]
+    if environ.get("CACHE_URL"):
+        _place(content, "DSPY_JOBS_CACHE_URL", environ["CACHE_URL"])
     for variable, value in environ.items():
         if variable.startswith("DSPY_JOBS_") and variable not in ("DSPY_JOBS_CONFIG", "DSPY_JOBS_URL"):
             _place(content, variable, value)
