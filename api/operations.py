@@ -80,6 +80,7 @@ _JOB_FAILURES = (
     "server", "transport", "auth", "billing", "unsupported_model", "not_configured", "configuration", "provider",
     "collection_limit", "stream_assembly", "lm_error", "adapter_parse_error", "lock_timeout", "unexpected",
     "worker_lost", "program_error", "call_budget_exceeded", "result_too_large", "invalid_output",
+    "not_cached",
 )  # fmt: skip
 
 _ACCEPTED = ("Location", "Retry-After", "Preference-Applied")

@@ -129,6 +129,7 @@ _DETAILS = {
     "idempotency_in_flight": "The first request with this Idempotency-Key is under way; ask again in a second.",
     "payload_too_large": "A job may have 1000000 bytes at most; see GET /v1/limits.",
     "unsupported_media_type": "Send application/json, not 'text/plain'.",
+    "not_cached": "No stored answer fits, and the job was to be answered from the cache only.",
     "queue_full": "200000 jobs are queued and 200000 are allowed; try again when some have run.",
     "unavailable": "Redis cannot be reached; nothing was lost, try again shortly.",
 }

@@ -54,6 +54,8 @@ CODES: dict[str, Meaning] = {
     "circuit_open": Meaning(503, True, "The model's circuit breaker is open"),
     "queue_full": Meaning(429, True, "Too many jobs are queued"),
     "unavailable": Meaning(503, True, "The service cannot answer just now"),
+    "not_cached": Meaning(424, False, "No stored answer, and none was to be made"),
+    "budget_exhausted": Meaning(402, True, "The budget is used up"),
     "expired": Meaning(504, False, "It did not start in time"),
     "canceled": Meaning(409, False, "It was canceled"),
     "worker_lost": Meaning(500, True, "Its worker was lost"),
