@@ -24,6 +24,7 @@ from api.admission import (
     shared_record,
 )
 from api.answers import document, json_answer, tagged_answer
+from api.batch_query import PARAMETERS, nested
 from api.idempotency import reservation_of
 from api.lines import LineSplitter
 from api.reading import (
@@ -57,8 +58,8 @@ _BREATH = 500
 
 STATUSES = tuple(status.value for status in BatchStatus)
 #: The batch's own fields, which an NDJSON upload gives as query parameters.
-FIELDS = tuple(BatchSubmission.model_fields)
-_TEXTS = ("program", "model", "priority", "request_id")
+FIELDS = tuple(PARAMETERS)
+_TEXTS = ("program", "model", "priority", "request_id", "cache", "cache_namespace")
 
 
 # ---- submit ----------------------------------------------------------------------------------------------------
@@ -85,7 +86,8 @@ async def post_batch(request: Request) -> Response:
 async def _from_lines(request: Request, resources: Resources) -> str:
     limits = resources.settings.limits
     given = query(request, FIELDS)
-    upload, record = await _begin(request, resources, {name: _value(name, text) for name, text in given.items()})
+    content = nested({name: _value(name, text) for name, text in given.items()})
+    upload, record = await _begin(request, resources, content)
     splitter = LineSplitter(limits.item_bytes)
     try:
         async for chunk in chunks(request, limits.batch_bytes, "A batch"):

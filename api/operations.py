@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api import samples
+from api.batch_query import PARAMETERS
 from api.reading import JSON, LARGEST_PAGE, NDJSON
 from dspy_jobs.states import BatchStatus, JobStatus
-from dspy_jobs.submissions import BatchSubmission
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,9 @@ _ACCEPTED_JOB = Answer("Accepted.", "Job", samples.QUEUED_JOB, _ACCEPTED)
 
 def _batch_fields() -> tuple[dict[str, Any], ...]:
     """The batch's own fields as query parameters of an NDJSON upload."""
-    fields = BatchSubmission.model_fields.items()
     return tuple(
-        _query(name, f"{field.description} NDJSON uploads only; not a word: as JSON.") for name, field in fields
+        _query(name, f"{description} NDJSON uploads only; not a word: as JSON.")
+        for name, description in PARAMETERS.items()
     )
 
 

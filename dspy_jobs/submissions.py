@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
@@ -34,13 +34,33 @@ class Parameters(_Submission):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, strict=True)] | None = None
 
 
+CacheMode = Literal["default", "refresh", "only", "off"]
+
+
+class CacheOptions(_Submission):
+    """How stored answers are used."""
+
+    mode: CacheMode | None = Field(
+        None,
+        description="`default`: take a stored answer if there is one, else run and store. `refresh`: run and store. "
+        "`only`: take a stored answer or fail as `not_cached`. `off`: neither take nor store.",
+    )
+    max_age_seconds: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="Oldest stored answer to be taken."
+    )
+    namespace: Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")] | None = Field(
+        None, description="Answers of one namespace are never taken in another."
+    )
+
+
 class _Options(_Submission):
     """What a single job and a batch have in common."""
 
     program: StrictStr | None = Field(None, description="Name of a configured program.")
     model: StrictStr | None = Field(None, description="Short name of a configured model; the program's by default.")
     parameters: Parameters | None = Field(None, description="Sampling parameters.")
-    use_cache: StrictBool | None = Field(None, description="Whether a stored answer may be used.")
+    use_cache: StrictBool | None = Field(None, description="`false` is short for the cache mode `off`.")
+    cache: CacheOptions | None = Field(None, description="How stored answers are used.")
     timeout_seconds: PositiveSeconds | None = Field(None, description="Time an attempt may run.")
     expires_in_seconds: PositiveSeconds | None = Field(None, description="Time the job may wait for its start.")
     max_attempts: Annotated[int, Field(ge=1, le=100, strict=True)] | None = Field(None, description="Most attempts.")
@@ -48,6 +68,19 @@ class _Options(_Submission):
         None, description="Up to 32 values of your own, given back as they are; send integers beyond 64 bits as text."
     )
     request_id: Label | None = Field(None, description="Your id of the request; `X-Request-Id` by default.")
+
+    @model_validator(mode="after")
+    def _one_cache_mode(self) -> Self:
+        mode = self.cache.mode if self.cache else None
+        if self.use_cache is not None and mode is not None and self.use_cache == (mode == "off"):
+            said = "false" if mode != "off" else "true"
+            raise ValueError(f"`use_cache: {said}` contradicts the cache mode `{mode}`; give one of the two")
+        return self
+
+    def cache_options(self) -> dict[str, Any]:
+        """What was asked of the cache, in the one form a worker reads; empty where nothing was."""
+        given = self.cache.model_dump(exclude_none=True) if self.cache else {}
+        return given | ({"mode": "off"} if self.use_cache is False else {})
 
 
 class JobSubmission(_Options):

@@ -14,7 +14,22 @@ from dspy_jobs.cli.connection import connect
 from dspy_jobs.cli.exit_codes import ExitCode
 from dspy_jobs.cli.failures import InputMistake, say
 from dspy_jobs.cli.items import Item, by_program, read_items
-from dspy_jobs.cli.options import AsJson, BatchId, Model, NoCache, Output, Timeout, Urgency, Wait, shared
+from dspy_jobs.cli.options import (
+    AsJson,
+    BatchId,
+    CacheOnly,
+    MaxAge,
+    Model,
+    Namespace,
+    NoCache,
+    Output,
+    Refresh,
+    Timeout,
+    Urgency,
+    Wait,
+    cache_fields,
+    shared,
+)
 from dspy_jobs.cli.results_file import Format, check_writable, format_of, opened, write_results
 from dspy_jobs.states import JobStatus
 
@@ -42,6 +57,10 @@ def submit(
     model: Model = None,
     priority: Urgency = None,
     no_cache: NoCache = False,
+    refresh: Refresh = False,
+    cache_only: CacheOnly = False,
+    max_age: MaxAge = None,
+    namespace: Namespace = None,
     wait: Wait = False,
     timeout: Timeout = None,
     output: Output = None,
@@ -56,11 +75,12 @@ def submit(
     Prints the ids of the batches. With --wait (or --timeout or --output) prints how they ended instead, and
     exits 1 unless every job succeeded.
     """
+    cache = cache_fields(no_cache, refresh, cache_only, max_age, namespace)
     check_writable(output)
     with _opened_input(file) as source:
         groups = by_program(read_items(source, file, program))
     with connect(ctx) as client:
-        batches = _submit_all(client, file, groups, shared(model, priority, no_cache))
+        batches = _submit_all(client, file, groups, shared(model, priority, cache))
         if wait or timeout is not None or output is not None:
             _finish(client, batches, timeout, output, as_json)
         elif as_json:

@@ -10,7 +10,21 @@ import typer
 from dspy_jobs.cli.connection import connect
 from dspy_jobs.cli.exit_codes import ExitCode
 from dspy_jobs.cli.failures import InputMistake, say
-from dspy_jobs.cli.options import AsJson, JobId, Model, NoCache, Timeout, Urgency, Wait, shared
+from dspy_jobs.cli.options import (
+    AsJson,
+    CacheOnly,
+    JobId,
+    MaxAge,
+    Model,
+    Namespace,
+    NoCache,
+    Refresh,
+    Timeout,
+    Urgency,
+    Wait,
+    cache_fields,
+    shared,
+)
 from dspy_jobs.states import JobStatus
 
 if TYPE_CHECKING:
@@ -33,14 +47,19 @@ def submit(
     model: Model = None,
     priority: Urgency = None,
     no_cache: NoCache = False,
+    refresh: Refresh = False,
+    cache_only: CacheOnly = False,
+    max_age: MaxAge = None,
+    namespace: Namespace = None,
     custom_id: CustomId = None,
     wait: Wait = False,
     timeout: Timeout = None,
 ) -> None:
     """Queue one job and print its id; with --wait (or --timeout) print the finished job instead."""
     inputs = parse_inputs(pairs or [], inputs_json)
+    cache = cache_fields(no_cache, refresh, cache_only, max_age, namespace)
     with connect(ctx) as client:
-        job = client.submit(program, inputs, custom_id=custom_id, **shared(model, priority, no_cache))
+        job = client.submit(program, inputs, custom_id=custom_id, **shared(model, priority, cache))
         if not wait and timeout is None:
             print(job.id)
             return

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dspy_jobs.cli.failures import InputMistake
 from dspy_jobs.states import Priority
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_…", show_default=False)]
@@ -14,7 +15,11 @@ BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, b
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs instead of a table for people.")]
 Model = Annotated[str | None, typer.Option(help="Short name of a configured model; by default the program's.")]
 Urgency = Annotated[Priority | None, typer.Option("--priority", help="By default normal for jobs, low for batches.")]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not use stored answers.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor store answers.")]
+Refresh = Annotated[bool, typer.Option("--refresh", help="Run anew and store the answers; use no stored one.")]
+CacheOnly = Annotated[bool, typer.Option("--cache-only", help="Use stored answers; a job without one fails.")]
+MaxAge = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Use no stored answer older than this.")]
+Namespace = Annotated[str | None, typer.Option(help="Use and store answers of this namespace only.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and show it.")]
 Timeout = Annotated[
     float | None, typer.Option(min=0, help="Longest wait in seconds, then exit 4; by default as long as it takes.")
@@ -24,6 +29,22 @@ Output = Annotated[
 ]
 
 
-def shared(model: str | None, priority: Priority | None, no_cache: bool) -> dict[str, Any]:
+def shared(model: str | None, priority: Priority | None, cache: dict[str, Any]) -> dict[str, Any]:
     """The contract's fields behind the options of jobs and batches."""
-    return {"model": model, "priority": priority.value if priority else None, "use_cache": False if no_cache else None}
+    return {"model": model, "priority": priority.value if priority else None, **cache}
+
+
+def cache_fields(
+    no_cache: bool, refresh: bool, cache_only: bool, max_age: float | None, namespace: str | None
+) -> dict[str, Any]:
+    """The contract's fields behind the options of the cache.
+
+    Raises:
+        InputMistake: options exclude each other.
+    """
+    if no_cache + refresh + cache_only > 1:
+        raise InputMistake("--no-cache, --refresh and --cache-only exclude each other")
+    mode = "refresh" if refresh else "only" if cache_only else None
+    given = {"mode": mode, "max_age_seconds": max_age, "namespace": namespace}
+    cache = {name: value for name, value in given.items() if value is not None}
+    return {"use_cache": False if no_cache else None, "cache": cache or None}

@@ -34,8 +34,9 @@ def submit(
 ) -> Flow[Job]:
     """Queue one job.
 
-    `options` are the contract's fields by name: model, parameters, use_cache, priority, custom_id, request_id,
-    timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook. With an `idempotency_key` of your own the
+    `options` are the contract's fields by name: model, parameters, use_cache, cache, priority, custom_id, request_id,
+    timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook. `cache` is `{"mode"?, "max_age_seconds"?,
+    "namespace"?}` with the mode `default`, `refresh`, `only` or `off`. With an `idempotency_key` of your own the
     same submission queues one job however often it is made, within a day; without, only this call's own tries do.
 
     Raises:
@@ -121,7 +122,7 @@ def submit_batch(
         ApiError: `invalid_input` and its like name every bad item in `problem.errors`.
         InvalidArgument: an item cannot be written as JSON.
     """
-    params = {name: _param(value) for name, value in {"program": program, **options}.items() if value is not None}
+    params = _flat({"program": program, **options})
     key = _key(idempotency_key)
     with Body(items) as body:
         return (yield from answered(session, Call("POST", "/v1/batches", _batch, params=params, body=body, key=key)))
@@ -270,6 +271,13 @@ def _key(given: str | None) -> str:
     if not re.fullmatch(IDEMPOTENCY_KEY, given):
         raise InvalidArgument(f"{given!r} is not an Idempotency-Key: 1 to 255 visible ASCII characters, no spaces")
     return given
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, str]:
+    """A batch's fields as query parameters, those of nested fields beside the others; those that are None left out."""
+    plain = {name: value for name, value in fields.items() if name != "cache"}
+    cache = {"cache" if name == "mode" else f"cache_{name}": v for name, v in (fields.get("cache") or {}).items()}
+    return {name: _param(value) for name, value in (plain | cache).items() if value is not None}
 
 
 def _param(value: Any) -> str:

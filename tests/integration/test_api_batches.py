@@ -78,6 +78,18 @@ def test_both_forms_make_the_same_batch(api: httpx.Client, worker: PlayedWorker)
         assert (job["batch_id"], job["metadata"], job["request_id"]) == (batch["id"], {"a": 1}, "r")
 
 
+def test_both_forms_say_the_same_to_the_cache(api: httpx.Client, store: SyncStore) -> None:
+    """The query's parameters are the nested fields of JSON."""
+    query = {"program": "qa", "cache": "refresh", "cache_namespace": "1", "cache_max_age_seconds": "0.5"}
+    cache = {"mode": "refresh", "namespace": "1", "max_age_seconds": 0.5}
+    for answer in (
+        api.post("/v1/batches", params=query, content=lines([item(0)]), headers=NDJSON),
+        api.post("/v1/batches", json={"program": "qa", "cache": cache, "items": [item(0)]}),
+    ):
+        assert answer.status_code == 202, answer.text
+        assert orjson.loads(store.redis.get(names.batch_request(answer.json()["id"])) or b"")["cache"] == cache
+
+
 def test_every_job_of_a_batch_gets_a_message(api: httpx.Client, store: SyncStore, worker: PlayedWorker) -> None:
     """The messages in the queue name every job once, also for a batch larger than one step."""
     worker.appear()

@@ -56,11 +56,40 @@ def test_the_request_of_a_job_is_what_the_worker_needs(api: httpx.Client, worker
         "inputs": {"input": "x"},
         "parameters": {"temperature": 0.5},
         "timeout_seconds": 7,
-        "use_cache": False,
+        "cache": {"mode": "off"},
         "program_version": "v1",
         "request_id": "abc",
         "traceparent": trace,
     }
+
+
+def test_what_is_asked_of_the_cache_is_kept_in_one_form(api: httpx.Client, worker: PlayedWorker) -> None:
+    """Only what was given is kept; nothing where nothing was asked."""
+    given = {"mode": "only", "max_age_seconds": 60, "namespace": "eu.1"}
+    assert worker.start(submit(api, cache=given)["id"]).request["cache"] == given
+    off = submit(api, cache={"namespace": "x"}, use_cache=False)
+    assert worker.start(off["id"]).request["cache"] == {"mode": "off", "namespace": "x"}
+    for nothing in ({}, {"cache": {}}, {"cache": None, "use_cache": True}):
+        assert "cache" not in worker.start(submit(api, **nothing)["id"]).request
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"cache": {"mode": "never"}}, "cache.mode"),
+        ({"cache": {"max_age_seconds": -1}}, "cache.max_age_seconds"),
+        ({"cache": {"namespace": "a b"}}, "cache.namespace"),
+        ({"cache": {"namespace": "a" * 65}}, "cache.namespace"),
+        ({"cache": {"ttl": 1}}, "there is no field 'ttl'"),
+        ({"use_cache": False, "cache": {"mode": "only"}}, "`use_cache: false` contradicts the cache mode `only`"),
+        ({"use_cache": True, "cache": {"mode": "off"}}, "`use_cache: true` contradicts the cache mode `off`"),
+    ],
+)
+def test_a_wish_the_cache_cannot_fulfil_is_refused(api: httpx.Client, fields: dict[str, Any], text: str) -> None:
+    """422 that names the field, or what contradicts what."""
+    answer = api.post("/v1/jobs", json={**QUESTION, **fields})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request_body")
+    assert text in answer.json()["detail"]
 
 
 def test_a_job_tells_its_life(api: httpx.Client, worker: PlayedWorker) -> None:

@@ -89,6 +89,24 @@ def test_submit_prints_the_id() -> None:
     assert service.bodies == [[{"program": "qa", "inputs": {"n": 1, "question": "1=1?"}, "model": "fast"}]]
 
 
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        (("--no-cache",), {"use_cache": False}),
+        (("--refresh",), {"cache": {"mode": "refresh"}}),
+        (
+            ("--cache-only", "--max-age", "60", "--namespace", "eu"),
+            {"cache": {"mode": "only", "max_age_seconds": 60.0, "namespace": "eu"}},
+        ),
+    ],
+)
+def test_submit_says_how_to_use_the_cache(options: tuple[str, ...], sent: dict[str, Any]) -> None:
+    """Each option becomes its field; what is not given is not sent."""
+    service = FakeService(status="queued")
+    assert run(service, "submit", "qa", *options).exit_code == 0
+    assert service.bodies == [[{"program": "qa", "inputs": {}, **sent}]]
+
+
 def test_submit_and_wait_shows_the_output_as_text() -> None:
     """What a model wrote is shown as it is: no markup, no control characters."""
     output = {"answer": "[bold]4[/bold]\x1b[31m", "n": [1]}
@@ -172,6 +190,8 @@ def test_an_interrupt_exits_130() -> None:
         (("batch", "submit", "/"), "/ cannot be read: Is a directory"),
         (("batch", "submit", "-", "--output", "/nowhere/x"), "cannot be written"),
         (("batch", "results", "b", "--json", "--format", "csv"), "exclude each other"),
+        (("submit", "qa", "--no-cache", "--refresh"), "exclude each other"),
+        (("batch", "submit", "-", "--cache-only", "--refresh"), "exclude each other"),
         (("get", ".."), "is not a name or id"),
         (("config", "check", "/nowhere/x.toml"), "cannot be read"),
         (("nonsense",), "No such command"),

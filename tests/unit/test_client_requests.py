@@ -134,6 +134,19 @@ def test_a_batch_is_streamed_as_ndjson(call: Callable[..., Any]) -> None:
     assert [json.loads(line)["custom_id"] for line in lines] == [str(number) for number in range(1000)]
 
 
+def test_nested_fields_of_a_batch_lie_flat_in_its_query(call: Callable[..., Any]) -> None:
+    """The cache's members become parameters of their own; those that are None are left out."""
+    sent: list[dict[str, str]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(dict(request.url.params))
+        return httpx.Response(202, json=BATCH)
+
+    cache = {"mode": "refresh", "max_age_seconds": 60, "namespace": None}
+    call(handler, "submit_batch", "qa", [{"inputs": {}}], cache=cache)
+    assert sent == [{"program": "qa", "cache": "refresh", "cache_max_age_seconds": "60"}]
+
+
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, "\ud800"])
 def test_an_item_that_is_no_json_is_named(call: Callable[..., Any], value: Any) -> None:
     """An item that JSON cannot express is refused by its number, before anything is sent."""
