@@ -49,7 +49,10 @@ def _job(status: str, outcome: dict[str, Any] | None = None, **fields: Any) -> S
     )
 
 
-_OUTCOME = {"result": {"answer": "Paris"}, "attempt": _ATTEMPT, "cache": "miss", "program_version": "3f9a1c"}
+_OUTCOME = {
+    "result": {"answer": "Paris"}, "attempt": _ATTEMPT, "cache": "miss", "program_version": "3f9a1c",
+    "cache_key": "5d2c0ee0a7b3c9f41e86d0a1b2c3d4e5f6071829",
+}  # fmt: skip
 _ENDED = _job("succeeded", _OUTCOME, attempt=1, started_at=_NOW + 40, ended_at=_NOW + 900)
 _CANCELED = {"problem": problem("canceled", "The job was canceled before it ended.").model_dump(exclude_none=True)}
 
@@ -70,6 +73,7 @@ def _batch(**fields: Any) -> dict[str, Any]:
         "input_tokens": 120,
         "output_tokens": 9,
         "cost": 15_600,
+        "miss": 1,
     }
     times = {
         "created_at": _NOW,
@@ -85,7 +89,7 @@ def _batch(**fields: Any) -> dict[str, Any]:
 
 
 BATCH = _batch()
-PAUSED_BATCH = _batch(status="paused")
+PAUSED_BATCH = _batch(status="paused", pause_reason="operator", paused_at=_NOW + 900)
 CANCELING_BATCH = _batch(status="canceling")
 BATCHES = {"data": [BATCH], "has_more": False, "next": None}
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dspy_jobs.states import BatchStatus, EndedReason, JobStatus, WaitReason
+from dspy_jobs.states import BatchStatus, EndedReason, JobStatus, PauseReason, WaitReason
 
 
 class _Answer(BaseModel):
@@ -98,7 +98,14 @@ class JobResult(_Answer):
     behind: int | None = Field(None, description="Jobs that go before it.")
     output: dict[str, Any] | None = Field(None, description="The program's output fields.")
     error: Problem | None = None
-    cache: Literal["hit", "miss", "coalesced", "bypass"] | None
+    cache: Literal["hit", "miss", "coalesced", "bypass"] | None = Field(
+        description="Whether the answer was stored, run for it, another job's at the same moment, or past the cache."
+    )
+    cache_key: str | None = Field(description="What its answer is stored under; null where the cache had no part.")
+    cache_age_seconds: float | None = Field(description="How old the stored answer was when it was taken.")
+    saved_usd: float | None = Field(
+        description="What running for the stored answer had cost; null where it was not stored, and where unknown."
+    )
     usage: Usage | None = Field(description="Null until the job has ended.")
     cost_usd: float | None = Field(description="Of all attempts; null until the job has ended and where unknown.")
     created_at: datetime
@@ -135,6 +142,31 @@ class Counts(_Answer):
     cached: int
 
 
+class CacheCounts(_Answer):
+    """How the succeeded jobs of a batch came by their answers."""
+
+    hit: int
+    miss: int
+    coalesced: int
+    bypass: int
+
+
+class BatchLimits(_Answer):
+    """What pauses the batch."""
+
+    max_cost_usd: float | None
+    max_error_rate: float | None
+    min_items: int
+
+
+class Pause(_Answer):
+    """By what the batch is paused."""
+
+    reason: PauseReason
+    detail: str = Field(description="What was reached and what lets it go on.")
+    at: datetime | None
+
+
 class BatchUsage(_Answer):
     """Tokens and calls of a batch so far."""
 
@@ -167,11 +199,15 @@ class Batch(_Answer):
     counts: Counts
     usage: BatchUsage
     cost_usd: float | None = Field(description="So far; null where a price is unknown.")
+    cache: CacheCounts
+    saved_usd: float | None = Field(description="What stored answers had cost; null where that of one is unknown.")
+    limits: BatchLimits | None
     created_at: datetime
     ended_at: datetime | None
     expires_at: datetime | None = Field(description="By when its jobs must have started; null once it has ended.")
     eta_seconds: float | None = Field(description="At its mean pace so far; null while there is none.")
     wait_reason: WaitReason | None = None
+    pause: Pause | None = None
     metadata: dict[str, str | float | bool | None] | None
     request_id: str | None
     urls: BatchUrls

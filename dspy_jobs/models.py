@@ -56,6 +56,9 @@ class Job(_Read):
     output: dict[str, Any] | None = None
     error: Problem | None = None
     cache: str | None = None
+    cache_key: str | None = None
+    cache_age_seconds: float | None = None
+    saved_usd: float | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
     created_at: datetime | None = None
@@ -99,6 +102,31 @@ class Counts(_Read):
         return self.succeeded + self.failed + self.canceled + self.expired
 
 
+class CacheCounts(_Read):
+    """How the succeeded jobs of a batch came by their answers."""
+
+    hit: int = 0
+    miss: int = 0
+    coalesced: int = 0
+    bypass: int = 0
+
+
+class BatchLimits(_Read):
+    """What pauses a batch."""
+
+    max_cost_usd: float | None = None
+    max_error_rate: float | None = None
+    min_items: int | None = None
+
+
+class Pause(_Read):
+    """By what a batch is paused, since when, and what lets it go on."""
+
+    reason: str
+    detail: str | None = None
+    at: datetime | None = None
+
+
 class Batch(_Read):
     """Many jobs submitted and followed together."""
 
@@ -110,6 +138,10 @@ class Batch(_Read):
     model: str | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
+    cache: CacheCounts | None = None
+    saved_usd: float | None = None
+    limits: BatchLimits | None = None
+    pause: Pause | None = None
     eta_seconds: float | None = None
     wait_reason: WaitReason | None = None
     created_at: datetime | None = None

@@ -48,6 +48,17 @@ class EndedReason(StrEnum):
     EXPIRED = "expired"
 
 
+class PauseReason(StrEnum):
+    """By what a batch is paused."""
+
+    OPERATOR = "operator"
+    """Somebody paused it."""
+    MAX_COST = "max_cost"
+    """It has spent what its limits allow."""
+    MAX_ERROR_RATE = "max_error_rate"
+    """More of its jobs failed than its limits allow."""
+
+
 class WaitReason(StrEnum):
     """Why a queued job does not run yet."""
 

@@ -53,6 +53,24 @@ class CacheOptions(_Submission):
     )
 
 
+#: Jobs that must have ended before a batch's error rate counts.
+DEFAULT_MIN_ITEMS = 20
+
+
+class BatchLimits(_Submission):
+    """What pauses a batch; every result is kept, and raising the limit resumes it."""
+
+    max_cost_usd: Annotated[float, Field(ge=1e-9, le=1e9, strict=True)] | None = Field(
+        None, description="Most US dollars its model calls may cost."
+    )
+    max_error_rate: Annotated[float, Field(gt=0, le=1, strict=True)] | None = Field(
+        None, description="Largest share of failed jobs among those that have run."
+    )
+    min_items: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        None, description=f"Jobs that must have run before the share counts; {DEFAULT_MIN_ITEMS} by default."
+    )
+
+
 class _Options(_Submission):
     """What a single job and a batch have in common."""
 
@@ -112,6 +130,7 @@ class BatchSubmission(_Options):
     """What all jobs of a batch share. The items come beside it (JSON) or one a line (NDJSON)."""
 
     priority: Priority = Field(Priority.LOW, description="`high`, `normal` or `low`.")
+    limits: BatchLimits | None = Field(None, description="What pauses the batch.")
 
 
 class BatchItem(_Submission):

@@ -13,11 +13,14 @@ import math
 from typing import Any
 
 from dspy_jobs.outcomes import rfc3339
-from dspy_jobs.states import BatchStatus, JobStatus, WaitReason
+from dspy_jobs.states import BatchStatus, JobStatus, PauseReason, WaitReason
 from dspy_jobs.store.records import Gate, StoredBatch, StoredJob
+from dspy_jobs.submissions import DEFAULT_MIN_ITEMS
 
 #: Members of a batch's `counts` that add up to its `total`.
 COUNTED = tuple(status.value for status in JobStatus)
+#: How a succeeded job came by its answer: stored before, run, run by another job at the same moment, or past the cache.
+CACHE_WORDS = ("hit", "miss", "coalesced", "bypass")
 
 
 def _time(ms: str | None) -> str | None:
@@ -56,7 +59,7 @@ def job_result(job: StoredJob) -> dict[str, Any]:
         "attempt": int(fields.get("attempt", 0)),
         "attempts": [_attempt_view(attempt) for attempt in attempts],
         **_ending(job, outcome, request),
-        "cache": outcome.get("cache"),
+        **_cached(outcome),
         "usage": _usage(attempts) if outcome else None,
         "cost_usd": _cost(attempts) if outcome else None,
         "created_at": rfc3339(fields["created_at"]),
@@ -66,6 +69,21 @@ def job_result(job: StoredJob) -> dict[str, Any]:
         "metadata": request.get("metadata"),
     }
     return view
+
+
+def _cached(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Whether the answer was a stored one, which, how old it was then, and what not running again has saved."""
+    return {
+        "cache": outcome.get("cache"),
+        "cache_key": outcome.get("cache_key"),
+        "cache_age_seconds": outcome.get("cache_age_seconds"),
+        "saved_usd": _dollars(outcome.get("saved_nanos")),
+    }
+
+
+def _dollars(nanos: int | str | None) -> float | None:
+    """Nano-dollars as dollars, divided once so that nothing drifts; None stays unknown."""
+    return None if nanos is None else int(nanos) / 1e9
 
 
 def _ending(job: StoredJob, outcome: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +192,10 @@ def batch_view(batch: StoredBatch, now_ms: int) -> dict[str, Any]:
         "model": fields["model"],
         "counts": counts,
         "usage": {name: int(fields.get(name, 0)) for name in ("input_tokens", "output_tokens", "calls")},
-        "cost_usd": None if int(fields.get("unpriced", 0)) else int(fields.get("cost", 0)) / 1e9,
+        "cost_usd": None if int(fields.get("unpriced", 0)) else _dollars(fields.get("cost", 0)),
+        "cache": {name: int(fields.get(name, 0)) for name in CACHE_WORDS},
+        "saved_usd": None if int(fields.get("unsaved", 0)) else _dollars(fields.get("saved", 0)),
+        "limits": _limits(fields),
         "created_at": rfc3339(fields["created_at"]),
         "ended_at": _time(fields.get("ended_at")),
         "expires_at": _must_start_by(fields),
@@ -187,6 +208,18 @@ def batch_view(batch: StoredBatch, now_ms: int) -> dict[str, Any]:
         view["ended_reason"] = fields["ended_reason"]
     view |= _batch_wait(batch, counts)
     return view
+
+
+def _limits(fields: dict[str, str]) -> dict[str, Any] | None:
+    """What pauses the batch, or None where nothing does."""
+    cost, rate, least = (fields.get(f"limit_{name}") for name in ("cost", "error_rate", "min_items"))
+    if cost is None and rate is None:
+        return None
+    return {
+        "max_cost_usd": _dollars(cost),
+        "max_error_rate": None if rate is None else float(rate),
+        "min_items": int(least or DEFAULT_MIN_ITEMS),
+    }
 
 
 def _must_start_by(fields: dict[str, str]) -> str | None:
@@ -221,9 +254,47 @@ def _eta(batch: StoredBatch, counts: dict[str, int], now_ms: int) -> float | Non
 
 def _batch_wait(batch: StoredBatch, counts: dict[str, int]) -> dict[str, Any]:
     if batch.status == BatchStatus.PAUSED:
-        return {"wait_reason": WaitReason.PAUSED.value}
+        return _pause(batch.fields)
     if batch.status != BatchStatus.IN_PROGRESS or not counts["queued"]:
         return {}
     if batch.gate:
         return _closed(batch.gate)
     return {"wait_reason": WaitReason.NO_WORKERS.value} if batch.workers == 0 else {}
+
+
+def _pause(fields: dict[str, str]) -> dict[str, Any]:
+    """By what a batch is paused, since when, and what lets it go on."""
+    reason = fields.get("pause_reason", PauseReason.OPERATOR)
+    waits_for = WaitReason.BUDGET_EXHAUSTED if reason == PauseReason.MAX_COST else WaitReason.PAUSED
+    pause = {"reason": reason, "detail": _PAUSES[PauseReason(reason)](fields), "at": _time(fields.get("paused_at"))}
+    return {"wait_reason": waits_for.value, "pause": pause}
+
+
+def _over_cost(fields: dict[str, str]) -> str:
+    spent, limit = (format_dollars(int(fields.get(name) or 0)) for name in ("cost", "limit_cost"))
+    return f"It has spent {spent} and may spend {limit}; resume it with a higher max_cost_usd."
+
+
+def _over_error_rate(fields: dict[str, str]) -> str:
+    failed, succeeded, rate_from_failed, rate_from_done = (
+        int(fields.get(name) or 0) for name in ("failed", "succeeded", "rate_from_failed", "rate_from_done")
+    )
+    ended = failed + succeeded - rate_from_done
+    rate = float(fields.get("limit_error_rate") or 1)
+    return (
+        f"{failed - rate_from_failed} of {ended} jobs failed, and {rate * 100:g} % may; "
+        "see the results, then resume it to count anew."
+    )
+
+
+_PAUSES = {
+    PauseReason.OPERATOR: lambda _: "Somebody paused it; resume it to go on.",
+    PauseReason.MAX_COST: _over_cost,
+    PauseReason.MAX_ERROR_RATE: _over_error_rate,
+}
+
+
+def format_dollars(nanos: int) -> str:
+    """Nano-dollars for people, exact: at least cents, at most nine decimals."""
+    whole, rest = divmod(nanos, 1_000_000_000)
+    return f"${whole:,}.{f'{rest:09}'.rstrip('0').ljust(2, '0')}"

@@ -47,20 +47,26 @@ def print_job(job: Job) -> None:
 
 def print_batches(batches: Iterable[Batch]) -> None:
     """Batches, one a row."""
-    counts = ("total", "queued", "running", "succeeded", "failed", "canceled", "expired", "cached")
+    counts = ("total", "queued", "running", "succeeded", "failed", "canceled", "expired")
+    batches = list(batches)
     rows = [
         (
             batch.id,
             batch.program,
             batch.ended_reason or batch.status,
             *(getattr(batch.counts, name) for name in counts),
+            _cached_share(batch),
             _tokens(batch.usage),
             _cost(batch.cost_usd),
+            _cost(batch.saved_usd),
             _seconds(batch),
         )
         for batch in batches
     ]
-    _print_table(("batch", "program", "status", *counts, "tokens", "cost", "time"), rows)
+    _print_table(("batch", "program", "status", *counts, "cached", "tokens", "cost", "saved", "time"), rows)
+    for batch in batches:
+        if batch.pause:
+            Console(soft_wrap=True).print(text(f"{batch.id} is paused: {batch.pause.detail}"))
 
 
 def print_programs(programs: Iterable[Program]) -> None:
@@ -105,7 +111,8 @@ def _job_rows(job: Job) -> Iterable[tuple[str, Any]]:
         "custom id": job.custom_id,
         "batch": job.batch_id,
         "attempts": len(job.attempts) or None,
-        "cache": job.cache,
+        "cache": _cache(job),
+        "saved": _cost(job.saved_usd),
         "tokens": _tokens(job.usage),
         "cost": _cost(job.cost_usd),
         "time": _seconds(job),
@@ -115,6 +122,17 @@ def _job_rows(job: Job) -> Iterable[tuple[str, Any]]:
         yield "error", f"{job.error.code}: {job.error.detail}"
     for name, value in (job.output or {}).items():
         yield f"→ {name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _cache(job: Job) -> str:
+    aged = job.cache and job.cache_age_seconds is not None
+    return f"{job.cache}, {job.cache_age_seconds:.0f} s old" if aged else job.cache or ""
+
+
+def _cached_share(batch: Batch) -> str:
+    """Jobs answered from the cache, and their share of those that have succeeded."""
+    cached, succeeded = batch.counts.cached, batch.counts.succeeded
+    return f"{cached} ({cached / succeeded:.0%})" if cached and succeeded else str(cached)
 
 
 def _tokens(usage: Usage | None) -> str:

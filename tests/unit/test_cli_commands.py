@@ -294,6 +294,17 @@ def test_reading_commands_have_a_table_and_json(args: tuple[str, ...], text: str
     assert text in json.dumps(json.loads(document.stdout))
 
 
+def test_a_batch_shows_what_the_cache_has_saved_and_why_it_waits() -> None:
+    """The share of cached jobs, the money they saved, and by what the batch is paused."""
+    counts = {"total": 8, "succeeded": 4, "cached": 3, "queued": 4}
+    pause = {"reason": "max_cost", "detail": "It has spent $2."}
+    batch = {"id": "b", "status": "paused", "counts": counts, "saved_usd": 0.25, "pause": pause}
+    shown = run(lambda _: httpx.Response(200, json=batch), "batch", "get", "b").stdout
+    assert "3 (75%)" in shown
+    assert "$0.25" in shown
+    assert "b is paused: It has spent $2." in shown
+
+
 @pytest.mark.parametrize("args", [("cancel", "job_1"), ("batch", "cancel", "batch_1")])
 def test_canceling_says_what_became_of_it(args: tuple[str, ...]) -> None:
     """The message names the job or batch; --json gives it whole."""

@@ -8,7 +8,7 @@ import pytest
 
 from dspy_jobs.problems import problem
 from dspy_jobs.store.records import StoredBatch, StoredJob
-from dspy_jobs.views import batch_view, job_result, job_view, retry_after
+from dspy_jobs.views import batch_view, format_dollars, job_result, job_view, retry_after
 
 NOW = 1_700_000_000_000
 FIELDS = {
@@ -74,6 +74,27 @@ def test_a_job_shows_every_attempt_and_what_all_cost() -> None:
     assert "inputs" not in view
 
 
+@pytest.mark.parametrize(
+    ("outcome", "shown"),
+    [
+        ({"cache": "miss", "cache_key": "k"}, ("miss", "k", None, None)),
+        ({"cache": "bypass"}, ("bypass", None, None, None)),
+        (
+            {"cache": "hit", "cache_key": "k", "cache_age_seconds": 1.5, "saved_nanos": 1},
+            ("hit", "k", 1.5, 0.000000001),
+        ),
+        (
+            {"cache": "coalesced", "cache_key": "k", "cache_age_seconds": 0, "saved_nanos": None},
+            ("coalesced", "k", 0, None),
+        ),
+    ],
+)
+def test_a_job_says_what_the_cache_did(outcome: dict[str, Any], shown: tuple[Any, ...]) -> None:
+    """Key, age and money saved, each null where it does not apply or is unknown."""
+    view = job_view(job(status="succeeded", outcome={"result": {}, "attempt": attempt(1), **outcome}))
+    assert tuple(view[name] for name in ("cache", "cache_key", "cache_age_seconds", "saved_usd")) == shown
+
+
 def test_a_running_attempt_has_no_end() -> None:
     """The attempt under way is shown with a null end; usage and cost are not yet known."""
     view = job_view(job(status="running", attempt=1, attempt_at=NOW, started_at=NOW))
@@ -129,6 +150,13 @@ def batch(workers: int = 1, **more: Any) -> dict[str, Any]:
         ({"succeeded": 0, "queued": 4}, {"eta_seconds": None}),
         ({"cost": 1500}, {"cost_usd": 0.0000015}),
         ({"cost": 1500, "unpriced": 1}, {"cost_usd": None}),
+        ({}, {"cache": {"hit": 0, "miss": 0, "coalesced": 0, "bypass": 0}, "saved_usd": 0.0, "limits": None}),
+        ({"hit": 1, "coalesced": 1, "saved": 12_345}, {"saved_usd": 0.000012345}),
+        ({"saved": 12_345, "unsaved": 1}, {"saved_usd": None}),
+        ({"limit_cost": 2_500_000_000, "limit_min_items": 20},
+         {"limits": {"max_cost_usd": 2.5, "max_error_rate": None, "min_items": 20}}),
+        ({"limit_error_rate": 0.25, "limit_min_items": 5},
+         {"limits": {"max_cost_usd": None, "max_error_rate": 0.25, "min_items": 5}, "pause": None}),
         ({"status": "ended", "queued": 0, "succeeded": 4, "ended_reason": "completed", "ended_at": NOW},
          {"eta_seconds": 0.0, "ended_reason": "completed", "expires_at": None, "wait_reason": None}),
     ],
@@ -137,3 +165,43 @@ def test_a_batch_says_how_far_it_is(more: dict[str, Any], expected: dict[str, An
     """Time to go, reason to wait, cost, and end."""
     view = batch(**more)
     assert {name: view.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "wait_reason", "reason", "detail"),
+    [
+        ({}, "paused", "operator", "Somebody paused it"),
+        ({"pause_reason": "operator", "limit_cost": 5}, "paused", "operator", "Somebody paused it"),
+        (
+            {"pause_reason": "max_cost", "limit_cost": 2_500_000_000, "cost": 2_500_000_100},
+            "budget_exhausted",
+            "max_cost",
+            "has spent $2.5000001 and may spend $2.50;",
+        ),
+        (
+            {"pause_reason": "max_error_rate", "limit_error_rate": 0.125, "failed": 7, "succeeded": 9},
+            "paused",
+            "max_error_rate",
+            "7 of 16 jobs failed, and 12.5 % may;",
+        ),
+        (
+            {
+                "pause_reason": "max_error_rate", "limit_error_rate": 0.5, "failed": 7, "succeeded": 9,
+                "rate_from_failed": 3, "rate_from_done": 10,
+            },
+            "paused", "max_error_rate", "4 of 6 jobs failed, and 50 % may;",
+        ),
+    ],
+)  # fmt: skip
+def test_a_paused_batch_says_by_what(more: dict[str, Any], wait_reason: str, reason: str, detail: str) -> None:
+    """The reason, a sentence that says what lets it go on, and since when."""
+    view = batch(status="paused", paused_at=NOW, **more)
+    assert (view["wait_reason"], view["pause"]["reason"]) == (wait_reason, reason)
+    assert detail in view["pause"]["detail"]
+    assert view["pause"]["at"] == "2023-11-14T22:13:20.000Z"
+
+
+@pytest.mark.parametrize(("nanos", "shown"), [(0, "$0.00"), (1, "$0.000000001"), (10**15, "$1,000,000.00")])
+def test_dollars_for_people_are_exact(nanos: int, shown: str) -> None:
+    """At least cents, and every decimal there is."""
+    assert format_dollars(nanos) == shown
