@@ -32,6 +32,7 @@ from worker.context import AttemptContext
 from worker.language_models import LanguageModels
 from worker.programs import load_programs
 from worker.rates import rate_storage
+from worker.response_cache import ResponseCache
 
 THREADS = 128
 
@@ -94,7 +95,7 @@ def main() -> None:
     settings = load_settings()
     url = redis_url(settings)
     models = LanguageModels(settings, circuits_of(settings, SyncStore(connect(url))), rate_storage(url))
-    runner = Runner(settings, "bench", load_programs(settings), models)
+    runner = Runner(settings, "bench", load_programs(settings), models, ResponseCache(settings))
     urls = {name: model.base_url or "" for name, model in settings.models.items()}
     documented = {name: bare_model(name, url) for name, url in urls.items()}
     by_hand = {name: model_by_hand(name, url) for name, url in urls.items()}

@@ -11,7 +11,7 @@ from dspy_jobs import chores, names
 from dspy_jobs.ids import new_batch_id, new_job_id
 from dspy_jobs.states import Priority, WaitReason
 from dspy_jobs.store import operations
-from dspy_jobs.store.operations import Spent
+from dspy_jobs.store.books import Bill
 from dspy_jobs.waiting import wait_until
 
 #: Items staged in one step, as the API does.
@@ -66,7 +66,7 @@ class Batch:
             take = operations.take_jobs(_NOBODY, group)
             claims = self._rig.store.run_all([take, *(operations.claim_job(_NOBODY, i, i) for i in group)])[1:]
             waits = [
-                operations.retry_later(_NOBODY, claim, b"{}", seconds, WaitReason.RETRY_SCHEDULED, Spent())
+                operations.retry_later(_NOBODY, claim, b"{}", seconds, WaitReason.RETRY_SCHEDULED, Bill())
                 for claim in claims
             ]
             self._rig.store.run_all(waits)

@@ -12,6 +12,7 @@ import random
 from dspy_jobs import names
 from dspy_jobs.chunks import chunk_sizes
 from dspy_jobs.settings import Settings
+from dspy_jobs.store.flights import send_waiting
 from dspy_jobs.store.operations import (
     cancel_batch,
     discard_staged,
@@ -118,6 +119,7 @@ def all_chores(settings: Settings) -> Plan[None]:
     yield from expire(settings)
     yield from recover(settings)
     found = yield find_chores(STALE_UPLOAD_MS)
+    yield send_waiting()
     for batch_id in found.canceling:
         yield from cancel(batch_id)
     for batch_id in found.releasing:

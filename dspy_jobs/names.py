@@ -8,6 +8,7 @@ a test holds the two against each other.
 | dj:{job} | hash | the job's state and numbers, small | retention + tombstone, set when it ends |
 | dj:{job}:request | string | what the caller gave: inputs, custom_id, metadata (JSON) | retention, set when it ends |
 | dj:{job}:attempts | list | attempts that did not end the job (JSON each) | retention, set when it ends |
+| dj:{job}:journal | list | answered model calls for its next attempt to replay | gone with success, else retention |
 | celery-task-meta-{job} | string | the outcome, in Celery's result format plus usage, cost and problem | retention |
 | dj:{batch} | hash | state, counts, usage, cost | retention + tombstone, set when it ends |
 | dj:{batch}:request | string | what all its jobs share (JSON) | retention, set when it ends |
@@ -26,6 +27,14 @@ a test holds the two against each other.
 | dj:circuit:{model}:calls | hash | its calls in ten slices of the window | the window |
 | dj:circuit:{model}:probe | string | the job that may call it while it is half-open | a call's timeout |
 | dj:queue:{queue}:workers | zset | live workers that consume it, by the end of their lease | permanent, trimmed |
+| dj:flight:{key} | string | the job that makes the answer of a cache key | while it runs, then 30 s |
+| dj:flight:{key}:followers | list | jobs that wait for that answer | emptied |
+| dj:landing | hash | flights that are over with followers not yet sent: key to the leader or '' | permanent, emptied |
+| dj:waiting_clients | set | clients with jobs that wait for their budget | permanent, emptied |
+| dj:client:{client}:parked | list | jobs that wait for their client's budget | emptied |
+| dj:costs:{yyyymmdd} | hash | what was spent that day: `model|variant|program|client|metric` | `costs.retention_days` |
+| dj:spent:{yyyymmdd}, dj:spent:{yyyymm} | hash | nano-dollars by client, `*` for all | `costs.retention_days` |
+| dj:budgets | hash | the configured budgets: `{day or month} {client or *}` in nano-dollars | permanent |
 | dj:totals | hash | jobs queued and running in all | permanent |
 | dj:workers | zset | workers by the end of their lease | permanent, trimmed |
 | dj:watch | hash | since when leases have been watched without a gap, and when last | permanent |
@@ -34,6 +43,8 @@ a test holds the two against each other.
 | dj:worker:{worker}:cancel | set | jobs it must stop | until the worker is gone |
 | dj:idempotency:{digest} | hash | whose an Idempotency-Key is, and the answer | `jobs.idempotency_seconds` |
 | dj:programs | hash | what workers say of the programs they run (JSON each) | permanent |
+| dj:models | hash | known prices of the models workers run (JSON each) | permanent |
+| dj:cache:{key} | string | an answer of the response cache; in the cache's own Redis | `cache.redis_seconds` |
 """
 
 from __future__ import annotations
@@ -63,10 +74,17 @@ EXPIRING = "dj:expiring"
 TOTALS = "dj:totals"
 WORKERS = "dj:workers"
 WATCH = "dj:watch"
+LANDING = "dj:landing"
+WAITING_CLIENTS = "dj:waiting_clients"
+BUDGETS = "dj:budgets"
+MODELS = "dj:models"
 PROGRAMS = "dj:programs"
 
 #: Keys without a lifetime; every other key must have one once its work is done.
-PERMANENT = (JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, EXPIRING, TOTALS, WORKERS, WATCH, PROGRAMS)
+PERMANENT = (
+    JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, EXPIRING, TOTALS, WORKERS, WATCH, PROGRAMS, LANDING,
+    WAITING_CLIENTS, BUDGETS, MODELS,
+)  # fmt: skip
 PERMANENT_PREFIX = "dj:queue:"
 
 
@@ -83,6 +101,26 @@ def job_request(job_id: str) -> str:
 def job_attempts(job_id: str) -> str:
     """Attempts that did not end the job."""
     return f"dj:{job_id}:attempts"
+
+
+def job_journal(job_id: str) -> str:
+    """Answered model calls of a job, for its next attempt to replay."""
+    return f"dj:{job_id}:journal"
+
+
+def flight(key: str) -> str:
+    """The job that makes the answer of a cache key just now."""
+    return f"dj:flight:{key}"
+
+
+def followers(key: str) -> str:
+    """Jobs that wait for the answer of a cache key."""
+    return f"dj:flight:{key}:followers"
+
+
+def client_parked(client: str) -> str:
+    """Jobs that wait for their client's budget."""
+    return f"dj:client:{client}:parked"
 
 
 def outcome(job_id: str) -> str:
@@ -178,3 +216,18 @@ def worker_cancel(worker_id: str) -> str:
 def idempotency(digest: str) -> str:
     """The request an `Idempotency-Key` belongs to; the digest is of the key and its scope."""
     return f"dj:idempotency:{digest}"
+
+
+def costs(yyyymmdd: str) -> str:
+    """The books of a day in UTC."""
+    return f"dj:costs:{yyyymmdd}"
+
+
+def spent(yyyymmdd: str) -> str:
+    """What was spent in a day, or where the day is left out in a month, in UTC."""
+    return f"dj:spent:{yyyymmdd}"
+
+
+def cache_entry(key: str) -> str:
+    """An answer of the response cache, in the cache's Redis."""
+    return f"dj:cache:{key}"

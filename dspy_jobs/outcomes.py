@@ -1,7 +1,8 @@
 """A job's outcome as it is stored: Celery's result format, so that `AsyncResult(job_id)` reads it, plus what we add.
 
-Added members: `attempt` (the attempt that ended the job), `usage`, `cost_usd`, `cache`, `program_version`, `problem`.
-Times inside `attempt` are milliseconds since 1970.
+Added members: `attempt` (the attempt that ended the job), `usage`, `cost_usd`, `program_version`, `problem`, and how it
+came by its output: `cache`, `cache_key`, `cache_age_seconds`, `saved_nanos`. Times inside `attempt` are milliseconds
+since 1970.
 """
 
 from __future__ import annotations
@@ -85,13 +86,37 @@ def _outcome(job_id: str, state: str, result: Any, attempt: Attempt, version: st
     )
 
 
-def success(job_id: str, output: dict[str, Any], attempt: Attempt, version: str, cache: str) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """How a job came by its output."""
+
+    how: str
+    """`hit` (from the cache), `coalesced` (from a job that ran at the same time), `miss` (it ran, and its output was
+    stored) or `bypass` (it ran outside the cache)."""
+    key: str = ""
+    """The cache key; '' for `bypass`."""
+    age_seconds: float | None = None
+    """Age of an output made before."""
+    saved_nanos: int | None = None
+    """What making that output cost, in nano-dollars; None if unknown."""
+
+    def members(self) -> dict[str, Any]:
+        """As the outcome shows it."""
+        if self.how == "bypass":
+            return {"cache": self.how}
+        if self.age_seconds is None:
+            return {"cache": self.how, "cache_key": self.key}
+        age = {"cache_age_seconds": self.age_seconds, "saved_nanos": self.saved_nanos}
+        return {"cache": self.how, "cache_key": self.key, **age}
+
+
+def success(job_id: str, output: dict[str, Any], attempt: Attempt, version: str, reused: Reused) -> bytes:
     """The outcome of a job with an output.
 
     Raises:
         TypeError: the output holds something JSON cannot express.
     """
-    return _outcome(job_id, "SUCCESS", output, attempt, version, cache=cache)
+    return _outcome(job_id, "SUCCESS", output, attempt, version, **reused.members())
 
 
 def failure(job_id: str, attempt: Attempt, version: str) -> bytes:

@@ -14,17 +14,21 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from dspy_jobs import names, outcomes, retries
-from dspy_jobs.outcomes import Attempt, Usage
+from dspy_jobs.cache_entry import CacheEntry
+from dspy_jobs.outcomes import Attempt, Reused, Usage
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.settings import Settings
 from dspy_jobs.states import JobStatus, WaitReason
 from dspy_jobs.store import gates, operations
+from dspy_jobs.store.books import Bill, BilledCall
 from dspy_jobs.store.records import Claim
 from dspy_jobs.store.script import Operation
 from worker import failures
 from worker.context import AttemptContext
 from worker.language_models import LanguageModels
 from worker.programs import Program
+from worker.response_cache import ResponseCache
+from worker.wish import Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,13 @@ class Runner:
     worker_id: str
     programs: dict[str, Program]
     models: LanguageModels
+    cache: ResponseCache
 
-    def context_for(self, claim: Claim, request: dict[str, Any]) -> AttemptContext:
+    def context_for(self, claim: Claim, request: dict[str, Any], wish: Wish | None = None) -> AttemptContext:
         """The attempt's context, with the job's own timeout if it has one."""
         timeout = request.get("timeout_seconds") or self.settings.jobs.timeout_seconds
         probe = claim.id if claim.is_probe else ""
-        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls, probe)
+        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls, probe, wish)
 
     def run(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> Settlement:
         """Run the program and decide what becomes of the job. Whatever the program raises becomes data."""
@@ -80,10 +85,12 @@ class Runner:
             claim.attempt, claim.model, now, now, failures.unstorable(error), Usage(None, None, 0, None), None
         )
         outcome = outcomes.failure(claim.id, attempt, self._version(claim))
-        operation = operations.finish_job(self.worker_id, claim, JobStatus.FAILED, outcome, _spent(attempt))
+        operation = operations.finish_job(self.worker_id, claim, JobStatus.FAILED, outcome, Bill([_UNKNOWN_CALL]))
         return Settlement(operation, JobStatus.FAILED, attempt, _probe_over(claim))
 
     def _output(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> dict[str, Any] | Problem:
+        if context.wish and context.wish.mode == "only":
+            return problem("not_cached", "There is no stored output, and cache.mode `only` allows no other.")
         program = self.programs.get(claim.program)
         if program is None:
             return problem("unknown_program", f"This worker has no program {claim.program!r}.")
@@ -117,15 +124,23 @@ class Runner:
         self, claim: Claim, output: dict[str, Any], attempt: Attempt, context: AttemptContext
     ) -> Settlement:
         try:
-            outcome = outcomes.success(claim.id, output, attempt, self._version(claim), cache="bypass")
+            outcome = outcomes.success(claim.id, output, attempt, self._version(claim), _use(context))
         except TypeError as error:
             return self._settle_failure(claim, _with_error(attempt, failures.invalid_output(error)), context)
         limit = self.settings.limits.result_bytes
         if len(outcome) > limit:
             detail = f"The output has more than {limit} bytes of JSON (limits.result_bytes)."
             return self._settle_failure(claim, _with_error(attempt, problem("result_too_large", detail)), context)
-        operation = operations.finish_job(self.worker_id, claim, JobStatus.SUCCEEDED, outcome, _spent(attempt))
+        if context.wish:
+            self._store(context.wish.key, output, attempt, self._version(claim))
+        how = _use(context).how
+        operation = operations.finish_job(self.worker_id, claim, JobStatus.SUCCEEDED, outcome, context.bill(), use=how)
         return Settlement(operation, JobStatus.SUCCEEDED, attempt, _probe_over(claim))
+
+    def _store(self, key: str, output: dict[str, Any], attempt: Attempt, version: str) -> None:
+        cost = attempt.cost_usd
+        nanos = None if cost is None else round(cost * 1_000_000_000)
+        self.cache.put(key, CacheEntry(output, attempt.ended_at, nanos, version))
 
     def _settle_failure(
         self, claim: Claim, attempt: Attempt, context: AttemptContext, retry_after: float | None = None
@@ -137,18 +152,20 @@ class Runner:
         if isinstance(decision, retries.GiveUp):
             status = JobStatus.CANCELED if attempt.error.code == "canceled" else JobStatus.FAILED
             outcome = outcomes.failure(claim.id, attempt, self._version(claim))
-            operation = operations.finish_job(self.worker_id, claim, status, outcome, _spent(attempt))
+            operation = operations.finish_job(self.worker_id, claim, status, outcome, context.bill())
             return Settlement(operation, status, attempt, more)
-        return Settlement(self._again(claim, attempt, decision), "retrying", attempt, more)
+        return Settlement(self._again(claim, attempt, decision, context), "retrying", attempt, more)
 
-    def _again(self, claim: Claim, attempt: Attempt, decision: retries.Retry | retries.FallBack) -> Operation[Any]:
-        record, spent = orjson.dumps(attempt.as_record()), _spent(attempt)
+    def _again(
+        self, claim: Claim, attempt: Attempt, decision: retries.Retry | retries.FallBack, context: AttemptContext
+    ) -> Operation[Any]:
+        record, bill = orjson.dumps(attempt.as_record()), context.bill()
         if isinstance(decision, retries.FallBack):
             return operations.retry_later(
-                self.worker_id, claim, record, 0, WaitReason.RETRY_SCHEDULED, spent, "none", decision.model
+                self.worker_id, claim, record, 0, WaitReason.RETRY_SCHEDULED, bill, "none", decision.model
             )
         return operations.retry_later(
-            self.worker_id, claim, record, decision.delay_seconds, decision.reason, spent, decision.counter
+            self.worker_id, claim, record, decision.delay_seconds, decision.reason, bill, decision.counter
         )
 
     def _history(self, claim: Claim) -> retries.History:
@@ -182,7 +199,10 @@ def _with_error(attempt: Attempt, error: Problem) -> Attempt:
     )
 
 
-def _spent(attempt: Attempt) -> operations.Spent:
-    usage, cost = attempt.usage, attempt.cost_usd
-    nanos = None if cost is None else round(cost * 1_000_000_000)
-    return operations.Spent(usage.input_tokens or 0, usage.output_tokens or 0, usage.calls, nanos)
+#: What an attempt used whose outcome could not even be stored.
+_UNKNOWN_CALL = BilledCall(None, None, None, None, None)
+
+
+def _use(context: AttemptContext) -> Reused:
+    """How a job that ran came by its output."""
+    return Reused("miss", context.wish.key) if context.wish else Reused("bypass")

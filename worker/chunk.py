@@ -9,42 +9,38 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import structlog
-from redis.exceptions import (
-    BusyLoadingError,
-    ConnectionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TimeoutError,
-)
+from redis.exceptions import ResponseError
 
 from dspy_jobs import names
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, gates, operations
-from dspy_jobs.store.records import Claim, NotClaimed
+from dspy_jobs.store.flights import Answered, Flight
+from dspy_jobs.store.records import Claim, NotClaimed, Taken
 from dspy_jobs.store.script import Operation
 from worker.attempt import Runner, Settlement
-from worker.batch_requests import BatchRequests
 from worker.context import AttemptContext
 from worker.gates import Gates
 from worker.next_message import drop_message, next_message
+from worker.reuse import Job
+from worker.stored_answers import StoredAnswers
+from worker.waiting_for_redis import until_there
 
 log = structlog.get_logger("worker")
-
-#: Seconds between tries while Redis is away.
-_RECONNECT_SECONDS = 0.25
 
 #: Seconds past its deadline after which an attempt that makes no model call is given up, its thread with it.
 STUCK_SECONDS = 10.0
 
 _nonces = itertools.count()
+
+#: An attempt that ended, and how.
+Ended = tuple[Claim, Settlement]
 
 
 @dataclass
@@ -53,7 +49,7 @@ class ChunkRunner:
 
     runner: Runner
     store: SyncStore
-    batch_requests: BatchRequests
+    answers: StoredAnswers
     stuck_threads: int = 0
     """Threads given up with attempts that never returned."""
     is_draining: threading.Event = field(default_factory=threading.Event)
@@ -73,36 +69,73 @@ class ChunkRunner:
 
     def run(self, ids: list[str]) -> None:
         """Run the jobs of a message that are still to be run, and of a narrow model those of further messages."""
-        taken: list[str] = self._persist([operations.take_jobs(self.worker_id, ids)])[0]
+        taken: list[Taken] = self._persist([operations.take_jobs(self.worker_id, ids)])[0]
         while taken:
-            held = deque(taken)
+            held: deque[Job] = deque()
             try:
+                held.extend(self._unanswered(taken))
                 taken = self._of_next_message(self._run_held(held))
             except Exception as error:  # whatever it was, the other jobs must not wait for this process to end
                 log.exception("chunk_broke", error=type(error).__name__)
-                self._end(list(held), None)
+                self._end([job.id for job in held] or [job.id for job in taken], None)
                 return
 
-    def _run_held(self, held: deque[str]) -> str:
+    def _unanswered(self, taken: Sequence[Taken]) -> list[Job]:
+        """The jobs that must run; those whose outputs were made before have ended with them."""
+        jobs = self.answers.read(taken)
+        found = self.answers.find(jobs)
+        if not found:
+            return jobs
+        done = self._settle_answered(found, None)
+        return [job for job in jobs if job.id not in done]
+
+    def _settle_answered(self, found: list[Answered], settlement: Ended | None) -> set[str]:
+        """End jobs with outputs made before. Answers which no longer wait; the others' queue is paused."""
+        answers = self._settle(settlement, [self.answers.settle(found)])[0]
+        settled = {a.job_id: answer for a, answer in zip(found, answers, strict=True) if answer != "paused"}
+        for job_id, answer in settled.items():
+            log.info("job_answered" if answer == "finished" else "job_outcome_discarded", job_id=job_id)
+        return set(settled)
+
+    def _run_held(self, held: deque[Job]) -> str:
         """Run what was taken, one after the other, and hand back what is left. Answers the model that has room now."""
         hold_until = time.monotonic() + self.runner.settings.worker.hold_seconds
-        settlement: tuple[Claim, Settlement] | None = None
+        settlement: Ended | None = None
+        is_remainder = False  # The first job of a message has had its turn; only a remainder gives way.
         while held and not self.is_draining.is_set():
-            # The first job of a message has had its turn; only a remainder gives way.
-            is_remainder = settlement is not None
             if is_remainder and time.monotonic() >= hold_until:
                 break
-            claim = self._next(held[0], is_remainder, settlement)
+            job = held[0]
+            late = self.answers.find_late(job) if is_remainder else None
+            claim = self._take_late(job, late, settlement) if late else self._start(job, is_remainder, settlement)
             settlement = None
-            if isinstance(claim, NotClaimed) and not self._goes_on(claim, held[0]):
+            if isinstance(claim, NotClaimed) and not self._goes_on(claim, job.id):
                 break
             held.popleft()
+            is_remainder = True
             if isinstance(claim, Claim):
-                settlement = (claim, self._attempt(claim))
-        self._end(list(held), settlement)
+                settlement = (claim, self._attempt(claim, job))
+        self._end([job.id for job in held], settlement)
         return settlement[0].model if settlement else ""
 
-    def _of_next_message(self, model: str) -> list[str]:
+    def _take_late(self, job: Job, late: Answered, settlement: Ended | None) -> NotClaimed:
+        """End a job with an output made since its message came."""
+        if self._settle_answered([late], settlement):
+            return NotClaimed("answered")
+        return NotClaimed("gated", WaitReason.PAUSED, queue=names.queue(job.taken.model))
+
+    def _start(self, job: Job, may_yield: bool, settlement: Ended | None) -> Claim | NotClaimed:
+        """Start a job, unless another one like it runs or has just answered it."""
+        flight = job.wish.flight() if job.wish else None
+        claim = self._claim(job.id, may_yield, settlement, flight)
+        if isinstance(claim, Claim) or claim.reason != "answered":
+            return claim
+        if answered := self.answers.of_leader(job, claim.leader):
+            return self._take_late(job, answered, None)
+        assert flight is not None, "only a flight is answered"
+        return self._claim(job.id, False, None, replace(flight, may_follow=False))
+
+    def _of_next_message(self, model: str) -> list[Taken]:
         """Jobs of the next message of a model of which only so many may run at once; none of other models."""
         settings = self.runner.settings.models.get(model)
         if settings is None or not settings.max_concurrent:
@@ -112,18 +145,23 @@ class ChunkRunner:
             message = self._with_redis(lambda: next_message(redis, queue))
             if message is None:
                 break
-            taken: list[str] = self._persist([operations.take_jobs(self.worker_id, message.ids)])[0]
+            taken: list[Taken] = self._persist([operations.take_jobs(self.worker_id, message.ids)])[0]
             self._with_redis(partial(drop_message, redis, message))
             if taken:
                 return taken
         return []
 
-    def _next(self, job_id: str, may_yield: bool, settlement: tuple[Claim, Settlement] | None) -> Claim | NotClaimed:
-        claim = operations.claim_job(self.worker_id, job_id, str(next(_nonces)), may_yield, self.probe_seconds)
+    def _claim(
+        self, job_id: str, may_yield: bool, settlement: Ended | None, flight: Flight | None
+    ) -> Claim | NotClaimed:
+        nonce = str(next(_nonces))
+        claim = operations.claim_job(
+            self.worker_id, job_id, nonce, may_yield, self.probe_seconds, flight=flight, with_request=False
+        )
         answer: Claim | NotClaimed = self._settle(settlement, [claim])[0]
         return answer
 
-    def _settle(self, settlement: tuple[Claim, Settlement] | None, then: list[Operation[Any]]) -> list[Any]:
+    def _settle(self, settlement: Ended | None, then: list[Operation[Any]]) -> list[Any]:
         """Publish how an attempt ended and do what follows, in one round trip; answers what follows."""
         if settlement is None:
             return self._persist(then) if then else []
@@ -150,17 +188,15 @@ class ChunkRunner:
         self.gates.close(refused.queue, refused.seconds)
         return False
 
-    def _end(self, held: list[str], settlement: tuple[Claim, Settlement] | None) -> None:
+    def _end(self, held: list[str], settlement: Ended | None) -> None:
         size = self.runner.settings.worker.chunk_size
         self._settle(settlement, [operations.hand_back(self.worker_id, held, size)] if held else [])
 
-    def _attempt(self, claim: Claim) -> Settlement:
+    def _attempt(self, claim: Claim, job: Job) -> Settlement:
         try:
-            shared = self._with_redis(lambda: self.batch_requests.get(claim.batch)) if claim.batch else {}
-            request = {**shared, **claim.request}
-            context = self.runner.context_for(claim, request)
+            context = self.runner.context_for(claim, job.request, job.wish)
             self.running[claim.id] = (claim, context)
-            return self.runner.run(claim, request, context)
+            return self.runner.run(claim, job.request, context)
         except Exception as error:  # whatever it was, the job must end
             log.exception("attempt_broke", job_id=claim.id)
             return self.runner.broken(claim, error)
@@ -192,16 +228,7 @@ class ChunkRunner:
         return self._with_redis(lambda: self.store.run_all(steps))
 
     def _with_redis(self, use: Callable[[], Any]) -> Any:
-        """Use Redis, waiting while it is away or full: every operation may be repeated, and no outcome may be lost."""
-        while True:
-            try:
-                return use()
-            except (ConnectionError, TimeoutError, OutOfMemoryError, ReadOnlyError, BusyLoadingError) as error:
-                log.warning("redis_unavailable", error=str(error))
-                if isinstance(error, ReadOnlyError):
-                    # A replica after a failover: new connections find the new primary.
-                    self.store.redis.connection_pool.disconnect(inuse_connections=False)
-                time.sleep(_RECONNECT_SECONDS)
+        return until_there(self.store.redis, use)
 
 
 def _canceled() -> Problem:

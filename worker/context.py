@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from dspy_jobs.outcomes import Usage
 from dspy_jobs.problems import Problem, problem
+from dspy_jobs.store.books import Bill, BilledCall
+from worker.wish import Wish
 
 
 class AttemptStopped(BaseException):
@@ -40,6 +42,8 @@ class AttemptContext:
     max_calls: int
     probe: str = ""
     """The job's id if this attempt is let through a half-open circuit to probe the provider."""
+    wish: Wish | None = None
+    """What the job asks of the cache; None if it shares nothing."""
     deadline: float = field(init=False)
     provider_is_full: bool = False
     """Whether a rate limit, not just one refused call, stopped this attempt."""
@@ -86,6 +90,15 @@ class AttemptContext:
         with self._lock:
             self.calls.append(call)
 
+    def bill(self) -> Bill:
+        """All answered calls, for the books."""
+        return Bill(
+            [
+                BilledCall(call.input_tokens, call.output_tokens, None, None, _nanos(call.cost_usd))
+                for call in self.calls
+            ]
+        )
+
     def usage(self) -> Usage:
         """Tokens of all answered calls; unknown if any call's are."""
         inputs = [call.input_tokens for call in self.calls]
@@ -97,6 +110,10 @@ class AttemptContext:
         """US dollars of all answered calls; unknown if any call's price is."""
         costs = [call.cost_usd for call in self.calls]
         return None if None in costs else round(sum(cost for cost in costs if cost is not None), 9)
+
+
+def _nanos(cost: float | None) -> int | None:
+    return None if cost is None else round(cost * 1_000_000_000)
 
 
 def _total(counts: list[int | None]) -> int | None:

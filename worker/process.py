@@ -19,10 +19,10 @@ from dspy_jobs import names
 from dspy_jobs.redis_url import redis_url
 from dspy_jobs.settings import Settings
 from dspy_jobs.store import SyncStore, connect
+from dspy_jobs.store.books import limits_of_spending
 from worker import consumption
 from worker.app import queues_of
 from worker.attempt import Runner
-from worker.batch_requests import BatchRequests
 from worker.chunk import ChunkRunner
 from worker.circuit import circuits_of
 from worker.drain import Drain
@@ -30,6 +30,8 @@ from worker.housekeeping import Housekeeping
 from worker.language_models import LanguageModels
 from worker.programs import Program, load_programs
 from worker.rates import rate_storage
+from worker.response_cache import ResponseCache
+from worker.stored_answers import stored_answers
 from worker.watchdog import Watchdog
 
 log = structlog.get_logger("worker")
@@ -60,8 +62,9 @@ class WorkerProcess:
         store = SyncStore(_shared_connections(url))
         circuits = circuits_of(settings, store)
         models = LanguageModels(settings, circuits, rate_storage(url))
-        runner = Runner(settings, self.worker_id, self.programs, models)
-        self.chunks = ChunkRunner(runner, store, BatchRequests(store.redis), gates=consumption.gates)
+        cache = ResponseCache(settings)
+        runner = Runner(settings, self.worker_id, self.programs, models, cache)
+        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), gates=consumption.gates)
         self._own_store = SyncStore(connect(url))
         self.housekeeping = Housekeeping(self.chunks, self._own_store, queues, circuits)
         self.drain = Drain(self.chunks, SyncStore(connect(url)), queues, before_exit)
@@ -79,6 +82,7 @@ class WorkerProcess:
         self._own_store.load_scripts()
         publish_programs(self._own_store.redis, self.programs)
         publish_concurrency(self._own_store.redis, self.settings)
+        publish_budgets(self._own_store.redis, self.settings)
         self.housekeeping.start()
 
     def _on_ready(self, **_: Any) -> None:
@@ -108,6 +112,15 @@ def publish_concurrency(client: redis.Redis, settings: Settings) -> None:
     with client.pipeline() as pipe:
         for model, limits in settings.models.items():
             pipe.hset(names.queue_numbers(names.queue(model)), "most", str(limits.max_concurrent or 0))
+        pipe.execute()
+
+
+def publish_budgets(client: redis.Redis, settings: Settings) -> None:
+    """Tell the claims what may be spent. A budget raised this way lets jobs run again by itself."""
+    with client.pipeline() as pipe:
+        pipe.delete(names.BUDGETS)
+        for name, value in limits_of_spending(settings).items():
+            pipe.hset(names.BUDGETS, name, str(value))
         pipe.execute()
 
 

@@ -57,6 +57,15 @@ class ProgramTypes:
             raise TypeError("NaN and infinity are not JSON numbers")
         return plain
 
+    def check_output(self, output: dict[str, Any]) -> None:
+        """Make sure that a stored output is one this program could have made.
+
+        Raises:
+            pydantic.ValidationError: it is not.
+        """
+        if self.outputs is not None:
+            self.outputs.model_validate(output)
+
 
 def types_of(module: dspy.Module) -> ProgramTypes:
     """The types of a module: its signature's if it has one, else those of `forward`'s parameters."""

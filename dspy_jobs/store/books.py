@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+from dspy_jobs.settings import ClientBudget, Settings
+from dspy_jobs.store.records import Claim
+from dspy_jobs.store.script import Operation, script
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +44,28 @@ def _values(call: BilledCall) -> tuple[Any, ...]:
     numbers = (call.input_tokens, call.output_tokens, call.cached_input_tokens, call.reasoning_tokens, call.cost_nanos)
     known = ("" if number is None else number for number in numbers)
     return (*known, "1" if call.is_estimated else "0", call.journal)
+
+
+def record_calls(worker: str, claim: Claim, bill: Bill, so_far: bytes, now_ms: int | None = None) -> Operation[str]:
+    """Book calls of an attempt that still runs; `so_far` is all it used up to now (JSON), for the attempts list.
+
+    Answers `booked`, `stale` (another attempt has the job), or `budget_exhausted`: no further call may be made.
+    """
+    args = ("" if now_ms is None else now_ms, worker, claim.id, claim.attempt, so_far, *bill.args())
+    return Operation(script("record_calls"), args, lambda raw: str(raw.decode()))
+
+
+def limits_of_spending(settings: Settings) -> dict[str, int]:
+    """The hash `dj:budgets`: each budget in nano-dollars by `{period} {client}`, and how long the books are kept."""
+    whole = {"*": ClientBudget(day_usd=settings.budgets.day_usd, month_usd=settings.budgets.month_usd)}
+    limits = {"kept": settings.costs.retention_days * 86_400_000}
+    for client, budget in {**whole, **settings.budgets.clients}.items():
+        for period, limit in (("day", budget.day_usd), ("month", budget.month_usd)):
+            if limit is not None:
+                limits[f"{period} {client}"] = nanos(limit)
+    return limits
+
+
+def nanos(usd: float) -> int:
+    """US dollars as whole nano-dollars, by the decimal digits they were written with."""
+    return round(Decimal(repr(usd)) * 1_000_000_000)

@@ -15,12 +15,15 @@ from dspy_jobs.descriptions import ProgramDescription
 from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.problems import problem
 from dspy_jobs.settings import JobSettings
+from dspy_jobs.store.books import Bill
+from dspy_jobs.store.flights import Flight
 from dspy_jobs.store.records import (
     Claim,
     NotClaimed,
     QueueNumbers,
     StoredBatch,
     StoredJob,
+    Taken,
     gate_of,
     stored_job,
     text_fields,
@@ -170,9 +173,26 @@ def read_slots(queue: str, now_ms: int | None = None) -> Operation[int]:
 # ---- run -------------------------------------------------------------------------------------------------------
 
 
-def take_jobs(worker: str, ids: Sequence[str], now_ms: int | None = None) -> Operation[list[str]]:
+#: Bytes of requests that come along with the jobs of one message.
+_REQUEST_BYTES = 262_144
+
+
+def take_jobs(worker: str, ids: Sequence[str], now_ms: int | None = None) -> Operation[list[Taken]]:
     """Take the jobs of a received message that still wait; each at most once, however often it is delivered."""
-    return Operation(script("take_jobs"), (_time(now_ms), worker, *ids), _texts)
+
+    def read(raw: list[Any]) -> list[Taken]:
+        at, rows = raw
+        return [_taken(row, int(at)) for row in rows]
+
+    return Operation(script("take_jobs"), (_time(now_ms), worker, _REQUEST_BYTES, *ids), read)
+
+
+def _taken(row: list[Any], at: int) -> Taken:
+    job_id, attempts, batch, program, model, variant, leader, request = row
+    return Taken(
+        id=_text(job_id), attempts=int(attempts), batch=_text(batch), program=_text(program), model=_text(model),
+        variant=_text(variant), leader=_text(leader), request=request, at=at,
+    )  # fmt: skip
 
 
 def claim_job(
@@ -182,6 +202,8 @@ def claim_job(
     may_yield: bool = False,
     probe_seconds: float = 60,
     now_ms: int | None = None,
+    flight: Flight | None = None,
+    with_request: bool = True,
 ) -> Operation[Claim | NotClaimed]:
     """Start an attempt of a taken job, unless its queue's gate is closed.
 
@@ -192,27 +214,31 @@ def claim_job(
         may_yield: let a more urgent message through first.
         probe_seconds: how long the fleet waits for this job to settle a half-open circuit, should it be the probe.
         now_ms: the time, for tests.
+        flight: the answer it is after, for jobs that may share one.
+        with_request: whether the claim is to hold the request; false where `take_jobs` has brought it.
     """
 
     def read(raw: list[Any]) -> Claim | NotClaimed:
         if raw[0] == b"gated":
             return _gated(raw)
+        if raw[0] in (b"following", b"answered"):
+            return NotClaimed(_text(raw[0]), leader=_text(raw[1]))
         if raw[0] != b"claimed":
             return NotClaimed(_text(raw[0]))
-        program, model, max_attempts, tries, created, limited, fallen = raw[5]
+        program, model, max_attempts, tries, created, limited, fallen, answered = raw[5]
         return Claim(
             id=job_id, attempt=int(raw[1]), started_at=int(raw[2]), batch=_text(raw[3]),
             request=orjson.loads(raw[4] or b"{}"), program=_text(program), model=_text(model),
             max_attempts=int(max_attempts), tries=int(tries or 0), created_at=int(created),
             limited=int(limited or 0), fallen=tuple(_text(fallen).split(",")) if fallen else (),
-            is_probe=raw[6] == job_id.encode(),
+            is_probe=raw[6] == job_id.encode(), answered=int(answered or 0),
         )  # fmt: skip
 
     #: Milliseconds within which only as many threads give way as urgent messages wait.
     yields_lifetime = 200
     args = (
         _time(now_ms), worker, job_id, nonce, EXPIRED, "1" if may_yield else "0", yields_lifetime,
-        int(probe_seconds * 1000),
+        int(probe_seconds * 1000), *(flight or Flight()).args(), "1" if with_request else "0",
     )  # fmt: skip
     return Operation(script("claim_job"), args, read)
 
@@ -222,26 +248,14 @@ def _gated(raw: list[Any]) -> NotClaimed:
     return NotClaimed("gated", reason, int(raw[2]) / 1000, queue, (model, *fallen.split(",")) if fallen else (model,))
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What an attempt used. Cost in nano-dollars, so that sums never drift; None where it is unknown."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    calls: int = 0
-    cost_nanos: int | None = 0
-
-    def args(self) -> tuple[Any, ...]:
-        """As the scripts take it."""
-        cost = "" if self.cost_nanos is None else self.cost_nanos
-        return self.input_tokens, self.output_tokens, self.calls, cost
-
-
 def finish_job(
-    worker: str, claim: Claim, status: str, outcome: bytes, spent: Spent, now_ms: int | None = None
+    worker: str, claim: Claim, status: str, outcome: bytes, bill: Bill, now_ms: int | None = None, use: str = ""
 ) -> Operation[bool]:
-    """Publish an attempt's outcome, once. False if the claim is stale: another attempt has the job."""
-    args = (_time(now_ms), worker, claim.id, claim.attempt, status, outcome, *spent.args())
+    """Publish an attempt's outcome, once. False if the claim is stale: another attempt has the job.
+
+    `use` says how it came by its output: `miss` or `bypass` of the cache; '' without an output.
+    """
+    args = (_time(now_ms), worker, claim.id, claim.attempt, status, outcome, use, *bill.args())
     return Operation(script("finish_job"), args, lambda raw: raw == b"finished")
 
 
@@ -251,19 +265,21 @@ def retry_later(
     attempt: bytes,
     delay_seconds: float,
     wait_reason: str,
-    spent: Spent,
+    bill: Bill,
     counter: Literal["tries", "limited", "none"] = "tries",
     fall_back_to: str = "",
     now_ms: int | None = None,
+    journal_kept: int | None = None,
 ) -> Operation[str]:
     """Keep an attempt that did not end the job and queue the job after a wait, on another model if one is named.
 
-    Answers `delayed`, `canceled` or `stale`. `counter` is what the attempt counts as.
+    Answers `delayed`, `canceled` or `stale`. `counter` is what the attempt counts as; `journal_kept` how many of the
+    calls in the journal stay in it, None for all.
     """
     delay = int(delay_seconds * 1000)
     args = (
         _time(now_ms), worker, claim.id, claim.attempt, attempt, delay, wait_reason, CANCELED,
-        counter, fall_back_to, *spent.args(),
+        counter, fall_back_to, "" if journal_kept is None else journal_kept, *bill.args(),
     )  # fmt: skip
     return Operation(script("retry_later"), args, _text)
 

@@ -87,11 +87,36 @@ class Claim:
     """Models it has left for this one."""
     is_probe: bool
     """Whether this attempt may call a model whose circuit is half-open."""
+    answered: int = 0
+    """Model calls of earlier attempts whose answers are kept for this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A job a worker took from a message; it has not started."""
+
+    id: str
+    attempts: int
+    """Attempts so far."""
+    batch: str
+    program: str
+    model: str
+    variant: str
+    leader: str
+    """The job whose answer is this one's too; '' if it followed none."""
+    request: bytes
+    """What the caller gave for this job alone (JSON); empty if it was too large to come along."""
+    at: int
+    """When it was taken, in milliseconds since 1970 by Redis's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotClaimed:
-    """Why a job was not claimed: `gone`, `parked`, `expired`, `urgent` (someone more urgent goes first) or `gated`."""
+    """Why a job was not claimed.
+
+    `gone`, `parked`, `expired`, `urgent` (someone more urgent goes first), `gated`, `following` (it waits for the
+    answer of another job like it) or `answered` (another job like it has just been answered).
+    """
 
     reason: str
     gate: str = ""
@@ -102,6 +127,8 @@ class NotClaimed:
     """The closed queue."""
     models: tuple[str, ...] = ()
     """The job's model and those it has left for it."""
+    leader: str = ""
+    """The job whose answer is this one's too."""
 
 
 @dataclass(frozen=True, slots=True)

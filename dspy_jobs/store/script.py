@@ -1,4 +1,4 @@
-"""The Lua scripts: read once from their files, each with the shared schema before it."""
+"""The Lua scripts: read once from their files, each with what they share before it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from typing import Any, Generic, TypeVar
 
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
+from dspy_jobs.messages import MESSAGE_TEMPLATE
+
 T = TypeVar("T")
+
+
+#: What stands before every script, in this order.
+_PRELUDE = ("_books", "_schema", "_flights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,8 @@ class Script:
 def script(name: str) -> Script:
     """The script of `scripts/{name}.lua`."""
     folder = files("dspy_jobs.store") / "scripts"
-    text = (folder / "_schema.lua").read_text() + "\n" + (folder / f"{name}.lua").read_text()
+    parts = [(folder / f"{part}.lua").read_text() for part in (*_PRELUDE, name)]
+    text = "\n".join([f"local TEMPLATE = [==[{MESSAGE_TEMPLATE}]==]", *parts])
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import orjson
 
 from dspy_jobs import names, outcomes
-from dspy_jobs.outcomes import Attempt, Usage
+from dspy_jobs.outcomes import Attempt, Reused, Usage
 from dspy_jobs.problems import problem
 from dspy_jobs.store import SyncStore
+from dspy_jobs.store.books import Bill, BilledCall
 from dspy_jobs.store.operations import (
-    Spent,
     claim_job,
     finish_job,
     renew_worker,
@@ -45,7 +45,7 @@ class PlayedWorker:
     def succeed(self, job_id: str, answer: str = "42") -> None:
         """Run a job to its success."""
         claim = self.start(job_id)
-        outcome = outcomes.success(job_id, {"answer": answer}, _attempt(claim), "v1", "miss")
+        outcome = outcomes.success(job_id, {"answer": answer}, _attempt(claim), "v1", Reused("miss", "0" * 40))
         assert self._store.run(finish_job(_ID, claim, "succeeded", outcome, _SPENT))
 
     def succeed_all(self, ids: Iterable[str]) -> None:
@@ -73,7 +73,7 @@ class PlayedWorker:
         return [job_id.decode() for job_id in self._store.redis.lrange(names.batch_jobs(batch_id), 0, -1)]
 
 
-_SPENT = Spent(input_tokens=10, output_tokens=2, calls=1, cost_nanos=1500)
+_SPENT = Bill([BilledCall(10, 2, None, None, 1500)])
 
 
 def _attempt(claim: Claim, code: str | None = None) -> Attempt:

@@ -10,13 +10,20 @@ import orjson
 from dspy_jobs import names
 from dspy_jobs.states import Priority
 from dspy_jobs.store import SyncStore, operations
-from dspy_jobs.store.operations import BatchHead, Lifetimes, Spent
+from dspy_jobs.store.books import Bill, BilledCall
+from dspy_jobs.store.operations import BatchHead, Lifetimes
 from dspy_jobs.store.records import Claim, StoredBatch, StoredJob
 
 QUEUE = "dspy.fast"
 STEP = 6
 LIFETIMES = Lifetimes(expires_in=50_000, retention=400_000, tombstone=3_000_000)
 MANY = 10_000
+
+
+def bill(input_tokens: int, output_tokens: int, calls: int, cost_nanos: int | None) -> Bill:
+    """A bill of so many calls, the first of which used everything."""
+    nothing = BilledCall(0, 0, None, None, 0)
+    return Bill([BilledCall(input_tokens, output_tokens, None, None, cost_nanos), *[nothing] * (calls - 1)])
 
 
 class Scene:
@@ -57,8 +64,8 @@ class Scene:
         return head.id, ids
 
     def take(self, worker: str, *ids: str) -> list[str]:
-        """Receive a message."""
-        return self.store.run(operations.take_jobs(worker, ids, self.now))
+        """Receive a message. Answers the jobs that were taken."""
+        return [taken.id for taken in self.store.run(operations.take_jobs(worker, ids, self.now))]
 
     def claim(self, worker: str, job_id: str) -> Claim:
         """Take a job and start it."""
@@ -67,11 +74,11 @@ class Scene:
         assert isinstance(claim, Claim), claim
         return claim
 
-    def finish(self, worker: str, claim: Claim, status: str = "succeeded", spent: Spent = Spent()) -> bool:  # noqa: B008
+    def finish(self, worker: str, claim: Claim, status: str = "succeeded", bill: Bill = Bill()) -> bool:  # noqa: B008
         """End an attempt."""
         state = {"succeeded": "SUCCESS", "failed": "FAILURE", "canceled": "REVOKED"}[status]
         outcome = orjson.dumps({"status": state, "task_id": claim.id, "attempt": {"number": claim.attempt}})
-        return self.store.run(operations.finish_job(worker, claim, status, outcome, spent, self.now))
+        return self.store.run(operations.finish_job(worker, claim, status, outcome, bill, self.now))
 
     def run(self, job_id: str, status: str = "succeeded") -> None:
         """Run a job to its end."""

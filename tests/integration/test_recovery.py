@@ -11,6 +11,7 @@ from dspy_jobs import chores, names
 from dspy_jobs.ids import new_batch_id, new_job_id
 from dspy_jobs.settings import JobSettings, Settings
 from dspy_jobs.store import SyncStore, operations, recovery
+from dspy_jobs.store.books import Bill
 
 QUEUE = names.queue("m")
 LIFETIMES = operations.Lifetimes.of(JobSettings())
@@ -134,7 +135,7 @@ def test_a_finish_after_recovery_is_discarded(store: SyncStore) -> None:
     store.run(operations.renew_worker("w", 1, b"{}", [QUEUE], now_ms=1000))
     claim = store.run_all([operations.take_jobs("w", [job_id]), operations.claim_job("w", job_id, "n", now_ms=1500)])[1]
     assert store.run(operations.recover_lost(3, now_ms=60_000)) == (1, 0)
-    finished = operations.finish_job("w", claim, "succeeded", b'{"status":"SUCCESS"}', operations.Spent())
+    finished = operations.finish_job("w", claim, "succeeded", b'{"status":"SUCCESS"}', Bill())
     assert store.run(finished) is False
     assert status(store, job_id) == "queued"
 

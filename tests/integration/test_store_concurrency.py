@@ -13,9 +13,9 @@ import orjson
 from dspy_jobs import names
 from dspy_jobs.messages import job_ids
 from dspy_jobs.store import SyncStore, connect, operations
-from dspy_jobs.store.operations import Spent
+from dspy_jobs.store.books import Bill
 from dspy_jobs.store.records import Claim
-from tests.integration.store_scene import QUEUE, STEP, Scene
+from tests.integration.store_scene import QUEUE, STEP, Scene, bill
 from tests.integration.store_truth import (
     check_batches,
     check_counts,
@@ -48,7 +48,8 @@ class Rival:
             ids = job_ids(raw) if isinstance(raw, bytes) else []
             ids += self.chance.choices(self.ids, k=3) if again else []
             if ids:
-                self._work_on(self.store.run(operations.take_jobs(self.name, list(dict.fromkeys(ids)))))
+                taken = self.store.run(operations.take_jobs(self.name, list(dict.fromkeys(ids))))
+                self._work_on([job.id for job in taken])
             self.store.run(operations.wake_delayed())
         self.store.redis.close()
         return self
@@ -74,7 +75,7 @@ class Rival:
     def _finish(self, job_id: str) -> None:
         if claim := self._claim(job_id):
             outcome = orjson.dumps({"status": "SUCCESS", "task_id": job_id})
-            finish = operations.finish_job(self.name, claim, "succeeded", outcome, Spent(1, 1, 1, 1))
+            finish = operations.finish_job(self.name, claim, "succeeded", outcome, bill(1, 1, 1, 1))
             self.ended[job_id] += self.store.run(finish)
             self.stale += self.store.run(finish)
 
@@ -88,7 +89,7 @@ class Rival:
 
     def _retry(self, job_id: str) -> None:
         if claim := self._claim(job_id):
-            retry = operations.retry_later(self.name, claim, b"{}", 0, "retry_scheduled", Spent())
+            retry = operations.retry_later(self.name, claim, b"{}", 0, "retry_scheduled", Bill())
             self.store.run(retry)
 
 

@@ -21,10 +21,12 @@ from dspy_jobs import names
 from dspy_jobs.messages import job_ids
 from dspy_jobs.states import Priority
 from dspy_jobs.store import SyncStore, gates, operations, recovery
-from dspy_jobs.store.operations import BatchHead, Lifetimes, Spent
+from dspy_jobs.store.books import Bill
+from dspy_jobs.store.operations import BatchHead, Lifetimes
 from dspy_jobs.store.records import Claim
 from tests.conftest import is_permanent, keys_without_lifetime
 from tests.integration import store_truth
+from tests.integration.store_scene import bill
 from tests.integration.store_truth import Truth, read_truth
 
 EXAMPLES = int(os.environ.get("STORE_EXAMPLES", "200"))
@@ -286,7 +288,7 @@ class Interleavings(RuleBasedStateMachine):
         self._take(worker, pick(self.delivered, number), start)
 
     def _take(self, worker: str, ids: list[str], start: bool) -> None:
-        taken = self.store.run(operations.take_jobs(worker, ids, self.now))
+        taken = [job.id for job in self.store.run(operations.take_jobs(worker, ids, self.now))]
         assert all(self.truth.jobs[job_id]["status"] == "queued" for job_id in taken)
         if start:
             self.promises_hold()
@@ -347,7 +349,7 @@ class Interleavings(RuleBasedStateMachine):
         """A thread ends an attempt, which it may have lost long ago."""
         worker, claim, _ = pick(self.claims[::-1], number % 3 if number % 2 else number)
         outcome = outcome_bytes(claim.id, status, claim.attempt)
-        spent = Spent(1, 2, 3, 4 if priced else None)
+        spent = bill(1, 2, 3, 4 if priced else None)
         is_current, before = self._is_current(worker, claim), self._dump()
         finished = self.store.run(operations.finish_job(worker, claim, status, outcome, spent, self.now))
         assert finished == is_current
@@ -362,7 +364,7 @@ class Interleavings(RuleBasedStateMachine):
         is_current, before = self._is_current(worker, claim), self._dump()
         is_canceled = self.truth.jobs[claim.id].get("cancel") == "1"
         operation = operations.retry_later(
-            worker, claim, record, delay, "retry_scheduled", Spent(), "tries", model, now_ms=self.now
+            worker, claim, record, delay, "retry_scheduled", Bill(), "tries", model, now_ms=self.now
         )
         answer = self.store.run(operation)
         assert answer == ("stale" if not is_current else "canceled" if is_canceled else "delayed")
@@ -476,7 +478,7 @@ class Interleavings(RuleBasedStateMachine):
         self.promises_hold()
         for worker, claim, _ in self.claims:
             outcome = outcome_bytes(claim.id, "succeeded", claim.attempt)
-            run(operations.finish_job(worker, claim, "succeeded", outcome, Spent(), self.now))
+            run(operations.finish_job(worker, claim, "succeeded", outcome, Bill(), self.now))
         self.promises_hold()
 
 

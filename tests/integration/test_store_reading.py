@@ -6,7 +6,8 @@ import pytest
 
 from dspy_jobs import names
 from dspy_jobs.store import SyncStore, operations
-from dspy_jobs.store.operations import JobFilter, Spent
+from dspy_jobs.store.books import Bill
+from dspy_jobs.store.operations import JobFilter
 from tests.integration.store_scene import LIFETIMES, QUEUE, STEP, Scene
 
 RETENTION, TOMBSTONE, EXPIRES_IN = LIFETIMES.retention, LIFETIMES.tombstone, LIFETIMES.expires_in
@@ -136,7 +137,7 @@ def test_what_has_not_ended_has_no_lifetime(scene: Scene) -> None:
     """However long a job waits, runs and waits again, and its batch with it: nothing of it vanishes on the way."""
     batch_id, ids = scene.batch(2)
     claim = scene.claim("w1", scene.submit())
-    scene.store.run(operations.retry_later("w1", claim, b"{}", 0, "retry_scheduled", Spent(), now_ms=scene.now))
+    scene.store.run(operations.retry_later("w1", claim, b"{}", 0, "retry_scheduled", Bill(), now_ms=scene.now))
     scene.run(ids[0])
     scene.claim("w1", ids[1])
     parts = (names.batch, names.batch_request, names.batch_jobs, names.batch_results)
@@ -148,7 +149,7 @@ def test_what_has_not_ended_has_no_lifetime(scene: Scene) -> None:
 def test_an_ended_jobs_keys_live_for_the_retention(scene: Scene) -> None:
     """Request, outcome and attempts can be read for the retention, then the record alone says that it was here."""
     claim = scene.claim("w1", scene.submit())
-    scene.store.run(operations.retry_later("w1", claim, b"{}", 0, "retry_scheduled", Spent(), scene.now))
+    scene.store.run(operations.retry_later("w1", claim, b"{}", 0, "retry_scheduled", Bill(), scene.now))
     scene.store.redis.pexpire(names.job_attempts(claim.id), 1000)
     scene.store.run(operations.wake_delayed(now_ms=scene.now))
     scene.run(claim.id)

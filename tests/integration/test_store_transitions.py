@@ -7,9 +7,9 @@ import pytest
 
 from dspy_jobs import names
 from dspy_jobs.store import SyncStore, operations, recovery
-from dspy_jobs.store.operations import Spent
+from dspy_jobs.store.books import Bill
 from dspy_jobs.store.records import NotClaimed
-from tests.integration.store_scene import LIFETIMES, MANY, QUEUE, STEP, Scene
+from tests.integration.store_scene import LIFETIMES, MANY, QUEUE, STEP, Scene, bill
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_job_that_did_not_start_in_time_expires(scene: Scene) -> None:
 def test_a_job_that_has_started_never_expires(scene: Scene) -> None:
     """A retry after the time to start is still run."""
     claim = scene.claim("w1", scene.submit())
-    scene.store.run(operations.retry_later("w1", claim, b"{}", 60, "retry_scheduled", Spent(), scene.now))
+    scene.store.run(operations.retry_later("w1", claim, b"{}", 60, "retry_scheduled", Bill(), scene.now))
     scene.now += LIFETIMES.expires_in + 60_000
     scene.store.run(operations.wake_delayed(now_ms=scene.now))
     assert scene.claim("w1", claim.id).attempt == 2
@@ -115,7 +115,7 @@ def test_a_late_outcome_does_not_touch_the_next_attempt_of_the_same_worker(scene
     second = scene.claim("w1", first.id)
     scene.store.run(operations.cancel_job(first.id, scene.now))
     assert scene.finish("w1", first) is False
-    retry = operations.retry_later("w1", first, b"{}", 1, "retry_scheduled", Spent(), scene.now)
+    retry = operations.retry_later("w1", first, b"{}", 1, "retry_scheduled", Bill(), scene.now)
     assert scene.store.run(retry) == "stale"
     assert scene.held("w1") == {first.id}
     assert scene.store.run(operations.renew_worker("w1", 1, b"{}", [QUEUE], scene.now)).to_stop == [first.id]
@@ -156,10 +156,10 @@ def test_what_attempts_used_is_summed_in_their_batch(scene: Scene) -> None:
     """Tokens, calls and cost of failed and final attempts add up; an unknown price is counted, not taken for 0."""
     batch_id, ids = scene.batch(2)
     claim = scene.claim("w1", ids[0])
-    scene.store.run(operations.retry_later("w1", claim, b"{}", 0, "retry_scheduled", Spent(1, 2, 3, 4), scene.now))
+    scene.store.run(operations.retry_later("w1", claim, b"{}", 0, "retry_scheduled", bill(1, 2, 3, 4), scene.now))
     scene.store.run(operations.wake_delayed(now_ms=scene.now))
-    scene.finish("w1", scene.claim("w1", ids[0]), spent=Spent(10, 20, 30, 40))
-    scene.finish("w1", scene.claim("w1", ids[1]), spent=Spent(100, 200, 300, None))
+    scene.finish("w1", scene.claim("w1", ids[0]), bill=bill(10, 20, 30, 40))
+    scene.finish("w1", scene.claim("w1", ids[1]), bill=bill(100, 200, 300, None))
     fields = scene.read_batch(batch_id).fields
     used = {name: int(fields[name]) for name in ("input_tokens", "output_tokens", "calls", "cost", "unpriced")}
     assert used == {"input_tokens": 111, "output_tokens": 222, "calls": 333, "cost": 44, "unpriced": 1}
@@ -231,7 +231,7 @@ def test_a_parked_job_is_sent_to_the_queue_it_fell_back_to(scene: Scene) -> None
     batch_id, ids = scene.batch(1)
     claim = scene.claim("w1", ids[0])
     fall_back = operations.retry_later(
-        "w1", claim, b"{}", 0, "retry_scheduled", Spent(), fall_back_to="slow", now_ms=scene.now
+        "w1", claim, b"{}", 0, "retry_scheduled", Bill(), fall_back_to="slow", now_ms=scene.now
     )
     scene.store.run(fall_back)
     scene.store.run(operations.pause_batch(batch_id))
@@ -258,7 +258,7 @@ def test_a_retry_by_hand_starts_every_count_anew(scene: Scene) -> None:
     for counter in ("tries", "limited"):
         claim = scene.claim("w1", job_id)
         later = operations.retry_later(
-            "w1", claim, b"{}", 0, "retry_scheduled", Spent(), counter=counter, now_ms=scene.now
+            "w1", claim, b"{}", 0, "retry_scheduled", Bill(), counter=counter, now_ms=scene.now
         )
         scene.store.run(later)
         scene.store.run(operations.wake_delayed(now_ms=scene.now))

@@ -19,7 +19,6 @@ from dspy_jobs.store import SyncStore, gates, operations
 from dspy_jobs.store.records import Claim, StoredJob
 from dspy_jobs.waiting import wait_until
 from worker.attempt import Runner
-from worker.batch_requests import BatchRequests
 from worker.chunk import STUCK_SECONDS, ChunkRunner
 from worker.circuit import circuits_of
 from worker.context import AttemptContext
@@ -27,6 +26,8 @@ from worker.housekeeping import Housekeeping
 from worker.language_models import LanguageModels
 from worker.programs import load_programs
 from worker.rates import rate_storage
+from worker.response_cache import ResponseCache
+from worker.stored_answers import stored_answers
 
 PROGRAMS = (
     "echo", "crash", "leak", "unserialisable", "enormous", "surrogate", "sleepy", "exits", "three_steps", "endless",
@@ -42,10 +43,11 @@ class Bench:
     def __init__(self, settings: Settings, store: SyncStore) -> None:
         circuits = circuits_of(settings, store)
         models = LanguageModels(settings, circuits, rate_storage(settings.redis_url or ""))
-        runner = Runner(settings, "w1", load_programs(settings), models)
+        self.cache = ResponseCache(settings)
+        runner = Runner(settings, "w1", load_programs(settings), models, self.cache)
         self.settings = settings
         self.store = store
-        self.chunks = ChunkRunner(runner, store, BatchRequests(store.redis))
+        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store))
         self.housekeeping = Housekeeping(self.chunks, store, [names.queue(m) for m in settings.models], circuits)
 
     def submit(self, program: str, model: str = "sandbox", max_attempts: int = 1, **request: Any) -> str:
@@ -146,10 +148,10 @@ def test_an_attempt_that_cannot_even_begin_fails(bench: Bench, monkeypatch: pyte
     first, second = (bench.submit("echo", inputs={"text": "t"}) for _ in range(2))
     context_for = bench.chunks.runner.context_for
 
-    def breaks_once(claim: Claim, request: dict[str, Any]) -> Any:
+    def breaks_once(claim: Claim, *given: Any) -> Any:
         if claim.id == first:
             raise LookupError("\ud800")
-        return context_for(claim, request)
+        return context_for(claim, *given)
 
     monkeypatch.setattr(type(bench.chunks.runner), "context_for", lambda _, *args: breaks_once(*args))
     bench.chunks.run([first, second])

@@ -24,12 +24,19 @@ STARTS = {
     "dj:queue:": names.queue_numbers(""),
     "dj:worker:": names.worker(""),
     "dj:circuit:": names.circuit(""),
+    "dj:flight:": names.flight(""),
+    "dj:client:": names.client_parked("").removesuffix(":parked"),
+    "dj:costs:%04d%02d%02d": names.costs("%04d%02d%02d"),
+    "dj:spent:%04d%02d%02d": names.spent("%04d%02d%02d"),
+    "dj:spent:%04d%02d": names.spent("%04d%02d"),
     "celery-task-meta-": names.outcome(""),
 }
 #: The end of a key in Lua, and the same of `names`. `:yields` lives for milliseconds, beside a queue's numbers.
 ENDS = {
     ":request": names.job_request("")[3:],
     ":attempts": names.job_attempts("")[3:],
+    ":journal": names.job_journal("")[3:],
+    ":followers": names.followers("").removeprefix("dj:flight:"),
     ":jobs": names.batch_jobs("")[3:],
     ":results": names.batch_results("")[3:],
     ":parked": names.batch_parked("")[3:],

@@ -3,6 +3,8 @@
 
 local TERMINAL = {succeeded = true, failed = true, canceled = true, expired = true}
 
+local end_flight -- in _flights.lua
+
 -- One clock for all hosts: Redis's own. Tests pass theirs.
 local function clock(given)
   if given and given ~= '' then return tonumber(given) end
@@ -76,10 +78,10 @@ end
 -- The strongest reason why a queue is closed now, and until when (0: until somebody opens it); nil if it is open.
 -- An open circuit whose time is over is half-open: still closed, with until in the past.
 local function gate_of(queue, now)
-  local v = redis.call('HMGET', queue_key(queue) .. ':gates', 'paused', 'budget_exhausted', 'circuit_open',
-    'rate_limited')
+  local v = redis.call('HMGET', queue_key(queue) .. ':gates', 'paused', 'circuit_open', 'rate_limited')
+  v = {v[1], exhausted('*', reserve_of(queue), now) or false, v[2], v[3]}
   for i, reason in ipairs({'paused', 'budget_exhausted', 'circuit_open', 'rate_limited'}) do
-    local ends = tonumber(v[i])
+    local ends = tonumber(v[i] or nil)
     if ends and (ends == 0 or ends > now or reason == 'circuit_open') then return reason, ends end
   end
   return nil, 0
@@ -117,30 +119,19 @@ local function recount(queue, batch, from, to)
   end
 end
 
--- Add what an attempt used to its batch: input tokens, output tokens, calls, cost (nano-dollars; '' is unknown).
-local function add_spent(batch, spent)
-  if batch == '' then return end
-  for i, name in ipairs({'input_tokens', 'output_tokens', 'calls', 'cost'}) do
-    -- A sum beyond 64 bits must not stop a transition half way: it stays as it is, and the cost becomes unknown.
-    local sum = spent[i] ~= '' and spent[i] ~= '0' and redis.pcall('HINCRBY', batch_key(batch), name, spent[i])
-    if type(sum) == 'table' then spent[4] = '' end
-  end
-  if spent[4] == '' then redis.call('HINCRBY', batch_key(batch), 'unpriced', 1) end
-end
-
 -- Move a queued or running job to another model and its queue; remembers the models it has left.
 local function fall_back(id, f, model)
   local key = job_key(id)
-  local left = redis.call('HMGET', key, 'fallen', 'model')
+  local left = redis.call('HGET', key, 'fallen')
   redis.call('HSET', key, 'model', model, 'queue', 'dspy.' .. model, 'tries', 0, 'limited', 0,
-    'fallen', (left[1] and left[1] .. ',' or '') .. left[2])
+    'fallen', (left and left .. ',' or '') .. f.model)
   for _, name in ipairs({'queued', 'running'}) do
     if f.status == name then
       redis.call('HINCRBY', queue_key(f.queue), name, -1)
       redis.call('HINCRBY', queue_key('dspy.' .. model), name, 1)
     end
   end
-  f.queue = 'dspy.' .. model
+  f.queue, f.model = 'dspy.' .. model, model
 end
 
 -- Close a batch when nothing of it is queued or running, and tell who waits.
@@ -160,6 +151,29 @@ local function end_batch_if_done(batch, now)
   redis.call('PUBLISH', 'dj:done', batch)
 end
 
+-- Pause a batch that has reached a limit of its own, and let it go on where the calls in flight cost less than was
+-- reserved for them. What runs is reckoned at the mean cost of what has run.
+local function hold_to_limits(batch, now)
+  local key = batch_key(batch)
+  local b = redis.call('HMGET', key, 'status', 'pause_reason', 'limit_cost', 'cost', 'running', 'limit_error_rate',
+    'limit_min_items', 'succeeded', 'failed', 'rate_from_done', 'rate_from_failed', 'cached', 'queued')
+  if not b[3] and not b[6] or b[1] ~= 'in_progress' and b[1] ~= 'paused' then return end
+  local n = {}
+  for i, value in ipairs(b) do n[i] = tonumber(value or nil) or 0 end
+  local reason, ran = nil, n[8] + n[9] - n[12]
+  local mean = ran > 0 and n[4] / ran or 0
+  if b[3] and (n[4] >= n[3] or n[4] + (n[5] + 1) * mean > n[3]) then reason = 'max_cost' end
+  local done, failed = n[8] + n[9] - n[10], n[9] - n[11]
+  if b[6] and done >= n[7] and failed > n[6] * done then reason = 'max_error_rate' end
+  if b[1] == 'in_progress' and reason and n[13] > 0 then
+    redis.call('HSET', key, 'status', 'paused', 'pause_reason', reason, 'paused_at', ms(now))
+  elseif b[1] == 'paused' and b[2] == 'max_cost' and not reason then
+    redis.call('HSET', key, 'status', 'in_progress')
+    redis.call('HDEL', key, 'pause_reason', 'paused_at')
+    redis.call('SADD', 'dj:releasing', batch)
+  end
+end
+
 -- Take a job from the worker that holds or runs it, if one does.
 local function let_go(id, owner)
   if not owner then return end
@@ -173,28 +187,37 @@ local function is_paused(batch)
 end
 
 -- Keep a job until its batch is resumed. The list may also hold its id from an earlier time; `parked` says that it waits.
-local function park(batch, id)
+local function park(batch, id, now)
+  end_flight(id, false, now)
   redis.call('RPUSH', batch_key(batch) .. ':parked', id)
   redis.call('HSET', job_key(id), 'parked', '1')
 end
 
 -- End a job: its outcome is stored once, announced, counted, and listed among its batch's results. From here on its
 -- keys have a lifetime; before, they have none, for a job may wait and run for as long as it takes.
--- `f` holds the job's fields.
-local function end_job(id, f, status, outcome, now)
+-- `f` holds the job's fields; `use` says how it came by its output (see _books.lua).
+local function end_job(id, f, status, outcome, now, use)
   local key = job_key(id)
   let_go(id, f.owner)
   redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
-  redis.call('HDEL', key, 'wait', 'until', 'cancel', 'parked')
   if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end -- a batch's jobs only once retried by hand
   redis.call('SET', outcome_key(id), outcome, 'PX', f.retention)
   redis.call('PEXPIRE', key, tonumber(f.retention) + tonumber(f.tombstone))
   redis.call('PEXPIRE', key .. ':request', f.retention)
   redis.call('PEXPIRE', key .. ':attempts', f.retention)
+  if status == 'succeeded' then
+    redis.call('UNLINK', key .. ':journal')
+  else
+    redis.call('PEXPIRE', key .. ':journal', f.retention) -- for a retry by hand
+  end
   recount(f.queue, f.batch, f.status, status)
+  count_ending(f, status, use, now)
+  end_flight(id, status == 'succeeded', now)
+  redis.call('HDEL', key, 'wait', 'until', 'cancel', 'parked', 'follows', 'answer', 'booked', 'so_far')
   if f.batch ~= '' then
     local length = redis.call('RPUSH', batch_key(f.batch) .. ':results', id)
     redis.call('HSET', key, 'place', length - 1)
+    hold_to_limits(f.batch, now)
     end_batch_if_done(f.batch, now)
   end
   redis.call('PUBLISH', outcome_key(id), outcome)
@@ -204,11 +227,13 @@ end
 -- Keep an attempt that was cut short, with the problem that says by what.
 local function keep_attempt(id, f, problem, now)
   local key = job_key(id)
-  local at = redis.call('HMGET', key, 'attempt_at', 'model')
-  local record = '{"number":' .. f.attempt .. ',"model":' .. cjson.encode(at[2]) .. ',"started_at":' .. at[1]
-    .. ',"ended_at":' .. ms(now) .. ',"error":' .. problem .. '}'
+  local at = redis.call('HMGET', key, 'attempt_at', 'so_far')
+  local record = '{"number":' .. f.attempt .. ',"model":' .. cjson.encode(f.model) .. ',"started_at":' .. at[1]
+    .. ',"ended_at":' .. ms(now) .. ',"error":' .. problem .. (at[2] and ',"at_least":' .. at[2] or '') .. '}'
   redis.call('RPUSH', key .. ':attempts', record)
-  add_spent(f.batch, {'0', '0', '0', ''}) -- nobody knows what it used
+  -- Nobody knows what it used beyond the calls that were booked.
+  enter(f, now, {lost = 1})
+  if f.batch ~= '' then redis.call('HINCRBY', batch_key(f.batch), 'unpriced', 1) end
 end
 
 -- Put a running job back among the queued ones; its holder has it no more.
@@ -222,10 +247,11 @@ end
 -- The fields most transitions need, by name; nil where the job is not known.
 local function fields(id)
   local v = redis.call('HMGET', job_key(id), 'status', 'queue', 'batch', 'priority', 'retention', 'tombstone',
-    'attempt', 'owner', 'expires_at', 'max_attempts', 'tries')
+    'attempt', 'owner', 'expires_at', 'max_attempts', 'tries', 'model', 'variant', 'program', 'client')
   if not v[1] then return nil end
   return {status = v[1], queue = v[2], batch = v[3] or '', priority = v[4], retention = v[5], tombstone = v[6],
-    attempt = tonumber(v[7] or '0'), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10]), tries = v[11]}
+    attempt = tonumber(v[7] or '0'), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10]),
+    tries = v[11], model = v[12] or '', variant = v[13] or '', program = v[14] or '', client = v[15] or 'default'}
 end
 
 -- Whether the worker runs this attempt of the job, and nobody another by now.

@@ -1,16 +1,17 @@
 -- Start an attempt of a job this worker has taken: the moment a job becomes `running`. The attempt's number is the
 -- fencing token. Answers {outcome, …}: claimed | gone | parked | expired | urgent | gated
--- (reason, ms left or 0, queue, model, models it has left).
+-- (reason, ms left or 0, queue, model, models it has left) | following | answered (by which job).
 -- `nonce` names the request, so that it can be repeated when the answer was lost on its way.
 -- Half-open circuits let one claim through, the probe.
 -- ARGV: now, worker, id, nonce, expired problem, may yield ('1' lets more urgent jobs go first), yields lifetime,
---       probe lifetime (ms).
+--       probe lifetime (ms), cache key ('' for none), 'follow' and/or 'lead' others after that answer, time (ms) before
+--       which an answer is not wanted, '1' to answer the request too.
 local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f, key = fields(id), job_key(id)
 local function claimed(attempt)
   return {'claimed', attempt, redis.call('HGET', key, 'attempt_at'), f.batch,
-    redis.call('GET', key .. ':request') or '',
-    redis.call('HMGET', key, 'program', 'model', 'max_attempts', 'tries', 'created_at', 'limited', 'fallen'),
+    ARGV[12] == '1' and redis.call('GET', key .. ':request') or '',
+    redis.call('HMGET', key, 'program', 'model', 'max_attempts', 'tries', 'created_at', 'limited', 'fallen', 'answered'),
     redis.call('GET', 'dj:circuit:' .. redis.call('HGET', key, 'model') .. ':probe') == id and id or ''}
 end
 if f and f.status == 'running' and f.owner == worker then
@@ -20,7 +21,7 @@ end
 if not f or f.status ~= 'queued' or f.owner ~= worker then return {'gone'} end
 if is_paused(f.batch) then
   let_go(id, worker)
-  park(f.batch, id)
+  park(f.batch, id, now)
   return {'parked'}
 end
 if f.expires_at <= now and redis.call('HEXISTS', key, 'started_at') == 0 then
@@ -40,6 +41,13 @@ if ARGV[6] == '1' then
     if yields <= urgent then return {'urgent'} end
   end
 end
+local answer = ARGV[9]
+if redis.call('HGET', key, 'leads') ~= answer then end_flight(id, false, now) end
+if ARGV[10]:find('follow', 1, true) then
+  local what, leader = find_leader(id, answer, tonumber(ARGV[11]))
+  if what == 'following' then follow(id, f, answer) end
+  if what then return {what, leader} end
+end
 local reason, ends = gate_of(f.queue, now)
 local is_half_open = reason == 'circuit_open' and ends <= now
 if is_full(f.queue) and (not reason or is_half_open) then
@@ -52,10 +60,18 @@ if reason then
   local m = redis.call('HMGET', key, 'model', 'fallen')
   return {'gated', reason, ends == 0 and 0 or math.max(1, ends - now), f.queue, m[1], m[2] or ''}
 end
+local until_client = exhausted(f.client, 0, now)
+if until_client then
+  let_go(id, worker)
+  park_client(id, f, until_client, now)
+  return {'parked'}
+end
+if ARGV[10]:find('lead', 1, true) then lead(id, answer) end
 local attempt = f.attempt + 1
 redis.call('HSET', key, 'status', 'running', 'attempt', attempt, 'claim', ARGV[4], 'attempt_at', ms(now))
 redis.call('HSETNX', key, 'started_at', ms(now))
-redis.call('HDEL', key, 'wait', 'until')
+redis.call('HDEL', key, 'wait', 'until', 'booked', 'so_far')
 if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end
 recount(f.queue, f.batch, 'queued', 'running')
+if f.batch ~= '' then hold_to_limits(f.batch, now) end
 return claimed(attempt)

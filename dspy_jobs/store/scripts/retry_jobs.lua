@@ -19,7 +19,7 @@ for i = 5, #ARGV do
     redis.call('HSET', key, 'status', 'queued', 'tries', 0, 'limited', 0, 'expires_at', ms(now + tonumber(ARGV[3])))
     redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[3]), id)
     redis.call('HDEL', key, 'started_at', 'ended_at', 'place', 'lost')
-    for _, part in ipairs({'', ':request', ':attempts'}) do redis.call('PERSIST', key .. part) end
+    for _, part in ipairs({'', ':request', ':attempts', ':journal'}) do redis.call('PERSIST', key .. part) end
     recount(f.queue, f.batch, f.status, 'queued')
     if b then
       if b[1] == 'ended' then

@@ -1,17 +1,24 @@
 -- An attempt did not end the job: keep the attempt, queue the job again when its wait is over. `counter` says what the
 -- attempt counts as: tries | limited | none. With a model the job falls back to it and its queue.
 -- A job whose cancellation was asked for ends here. ARGV: now, worker, id, token, attempt record, delay (ms),
--- wait reason, canceled problem, counter, model or '', input tokens, output tokens, calls, cost (nano-dollars, or '').
+-- wait reason, canceled problem, counter, model or '', how many calls of earlier attempts and this one, as booked so
+-- far, stay in the journal ('' for all), then the calls' bill (see _books.lua).
 local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
 local key, due = job_key(id), now + tonumber(ARGV[6])
-add_spent(f.batch, {ARGV[11], ARGV[12], ARGV[13], ARGV[14]})
+if ARGV[11] ~= '' then
+  if ARGV[11] == '0' then redis.call('DEL', key .. ':journal') end -- LTRIM would take 0 to -1 for the whole list
+  if ARGV[11] ~= '0' then redis.call('LTRIM', key .. ':journal', 0, tonumber(ARGV[11]) - 1) end
+  redis.call('HSET', key, 'answered', redis.call('LLEN', key .. ':journal'))
+end
+book(id, f, 12, now)
 redis.call('RPUSH', key .. ':attempts', ARGV[5])
 if redis.call('HGET', key, 'cancel') == '1' then
   end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[8], now), now)
   return 'canceled'
 end
+end_flight(id, false, now)
 redis.call('HSET', key, 'status', 'queued', 'wait', ARGV[7], 'until', ms(due))
 if ARGV[9] ~= 'none' then redis.call('HINCRBY', key, ARGV[9], 1) end
 let_go(id, worker)

@@ -1,0 +1,153 @@
+-- What was spent. Each answered call is booked once: on its batch, in the books of the day, against the budgets.
+-- Money is nano-dollars. A value of '' is unknown, which is not zero.
+
+local DAY = 86400000
+
+-- A time's date in UTC: year, month, day (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+local function date_of(now)
+  local z = math.floor(now / DAY) + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  return yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - math.floor((153 * mp + 2) / 5) + 1
+end
+
+-- The keys of what was spent in the day and the month of a time.
+local function spent_keys(now)
+  local year, month, day = date_of(now)
+  return string.format('dj:spent:%04d%02d%02d', year, month, day), string.format('dj:spent:%04d%02d', year, month)
+end
+
+local function costs_key(now)
+  local year, month, day = date_of(now)
+  return string.format('dj:costs:%04d%02d%02d', year, month, day)
+end
+
+-- Add to a number of a hash. Answers false where the sum would not fit 64 bits; it then stays as it is, for that must
+-- not stop a transition half way.
+local function add(key, field, amount)
+  if amount == 0 then return true end
+  return type(redis.pcall('HINCRBY', key, field, string.format('%.0f', amount))) ~= 'table'
+end
+
+-- Give a key of the books its lifetime, unless it has one.
+local function keep_books(key)
+  if redis.call('PTTL', key) < 0 then
+    redis.call('PEXPIRE', key, redis.call('HGET', 'dj:budgets', 'kept') or 400 * DAY)
+  end
+end
+
+-- Add to the books of the day, under the job's model, variant, program and client.
+local function enter(f, now, amounts)
+  local key = costs_key(now)
+  local prefix = f.model .. '|' .. f.variant .. '|' .. f.program .. '|' .. f.client .. '|'
+  for metric, amount in pairs(amounts) do add(key, prefix .. metric, amount) end
+  keep_books(key)
+end
+
+-- Count money against the budgets of the day and the month.
+local function spend(f, now, cost)
+  if cost == 0 then return end
+  for _, key in ipairs({spent_keys(now)}) do
+    add(key, '*', cost)
+    add(key, f.client, cost)
+    keep_books(key)
+  end
+end
+
+-- The sums of calls given as ARGV[at] the number of the first, ARGV[at + 1] how many, then seven values each: tokens
+-- in, out, cached in, of reasoning, cost, '1' if counted here, journal. Calls up to number `booked` are passed over.
+local function sums_of_calls(at, booked)
+  local s = {calls = 0, input_tokens = 0, output_tokens = 0, cached_input_tokens = 0, reasoning_tokens = 0, cost = 0,
+    unpriced = 0, untokened = 0, estimated = 0}
+  local metrics, journal = {'input_tokens', 'output_tokens', 'cached_input_tokens', 'reasoning_tokens', 'cost'}, {}
+  local first, count = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  for n = math.max(first, booked + 1), first + count - 1 do
+    local v = at + 2 + (n - first) * 7
+    for i, metric in ipairs(metrics) do s[metric] = s[metric] + (tonumber(ARGV[v + i - 1]) or 0) end
+    s.calls = s.calls + 1
+    if ARGV[v] == '' or ARGV[v + 1] == '' then s.untokened = s.untokened + 1 end
+    if ARGV[v + 4] == '' then s.unpriced = s.unpriced + 1 end
+    if ARGV[v + 5] == '1' then s.estimated = s.estimated + 1 end
+    if ARGV[v + 6] ~= '' then journal[#journal + 1] = ARGV[v + 6] end
+  end
+  return s, first + count - 1, journal
+end
+
+-- Book an attempt's calls. Those for the job's next attempt to replay are kept in its journal.
+local function book(id, f, at, now)
+  local key = 'dj:' .. id
+  local booked = tonumber(redis.call('HGET', key, 'booked') or '0')
+  local s, last, journal = sums_of_calls(at, booked)
+  if s.calls == 0 then return end
+  redis.call('HSET', key, 'booked', last)
+  for _, record in ipairs(journal) do redis.call('RPUSH', key .. ':journal', record) end
+  if #journal > 0 then redis.call('HINCRBY', key, 'answered', #journal) end
+  if f.batch ~= '' then
+    for _, metric in ipairs({'calls', 'input_tokens', 'output_tokens', 'cost', 'unpriced', 'untokened'}) do
+      if not add('dj:' .. f.batch, metric, s[metric]) then add('dj:' .. f.batch, 'unpriced', 1) end
+    end
+  end
+  enter(f, now, s)
+  spend(f, now, s.cost)
+end
+
+-- Count a job that has ended in the books and on its batch: how it came by its output, and what that saved.
+-- `use` is nil, or {how = 'hit' | 'coalesced' | 'miss' | 'bypass', saved = nano-dollars or ''}.
+local function count_ending(f, status, use, now)
+  if status ~= 'succeeded' and status ~= 'failed' then return end
+  local is_stored = use and (use.how == 'hit' or use.how == 'coalesced')
+  local saved = is_stored and tonumber(use.saved) or 0
+  local amounts = {jobs = 1, failed = status == 'failed' and 1 or 0, saved = saved}
+  if is_stored then amounts[use.how] = 1 end
+  enter(f, now, amounts)
+  if f.batch == '' or not use then return end
+  add('dj:' .. f.batch, use.how, 1)
+  if is_stored then
+    add('dj:' .. f.batch, 'cached', 1)
+    add('dj:' .. f.batch, 'saved', saved)
+    if use.saved == '' then add('dj:' .. f.batch, 'unsaved', 1) end
+  end
+end
+
+-- A mean that forgets: each new value counts a sixteenth.
+local function mean_of(old, new)
+  if not old then return new end
+  return tonumber(old) + (new - tonumber(old)) / 16
+end
+
+-- Remember how long a job's run took and what it cost, for reservations and estimates.
+local function note_pace(f, elapsed, at)
+  local s = sums_of_calls(at, 0)
+  local key = 'dj:queue:' .. f.queue
+  local old = redis.call('HMGET', key, 'service_ms', 'mean_cost')
+  redis.call('HSET', key, 'service_ms', string.format('%.3f', mean_of(old[1], elapsed)))
+  if s.unpriced == 0 and s.calls > 0 then
+    redis.call('HSET', key, 'mean_cost', string.format('%.0f', mean_of(old[2], s.cost)))
+  end
+end
+
+-- Whether a budget of `who` ('*' for all) is used up, with `reserved` counted as spent: the time it is there again.
+local function exhausted(who, reserved, now)
+  local limits = redis.call('HMGET', 'dj:budgets', 'day ' .. who, 'month ' .. who)
+  if not limits[1] and not limits[2] then return nil end
+  local keys, ends = {spent_keys(now)}, nil
+  for i, limit in pairs({tonumber(limits[1]) or false, tonumber(limits[2]) or false}) do
+    local spent = limit and tonumber(redis.call('HGET', keys[i], who) or '0')
+    if limit and (spent >= limit or spent + reserved > limit) then ends = i end
+  end
+  if not ends then return nil end
+  local _, month = date_of(now)
+  local over = (math.floor(now / DAY) + 1) * DAY
+  while ends == 2 and select(2, date_of(over)) == month do over = over + DAY end
+  return over
+end
+
+-- What the jobs that run in a queue, and one more, will cost by its mean.
+local function reserve_of(queue)
+  local v = redis.call('HMGET', 'dj:queue:' .. queue, 'running', 'mean_cost')
+  return (tonumber(v[1] or '0') + 1) * tonumber(v[2] or '0')
+end

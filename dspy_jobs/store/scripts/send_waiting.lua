@@ -1,0 +1,22 @@
+-- Send jobs that waited for something that is over: for a leader's answer, when one step could not send them all, and
+-- for their client's budget. A bounded step. Answers how many lists may hold more. ARGV: now.
+local now, more = clock(ARGV[1]), 0
+local landing = redis.call('HGETALL', 'dj:landing')
+for i = 1, math.min(#landing, 20), 2 do
+  send_followers(landing[i], landing[i + 1], now)
+  more = more + 1
+end
+for _, client in ipairs(redis.call('SMEMBERS', 'dj:waiting_clients')) do
+  if not exhausted(client, 0, now) then
+    local list, groups = client_parked(client), {}
+    for _, id in ipairs(redis.call('LPOP', list, STEP) or {}) do
+      if redis.call('HDEL', job_key(id), 'parked') == 1 then
+        redis.call('HDEL', job_key(id), 'wait', 'until')
+        add_to_group(groups, id, fields(id))
+      end
+    end
+    send_groups(TEMPLATE, groups, CHUNK, now, true)
+    if redis.call('EXISTS', list) == 0 then redis.call('SREM', 'dj:waiting_clients', client) else more = more + 1 end
+  end
+end
+return more

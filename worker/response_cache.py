@@ -1,0 +1,194 @@
+"""Answers given before: in this process's memory, then in the cache's Redis. Nothing here fails a job or holds it long.
+
+Memory keeps what Redis stores, byte for byte: so its size is known, and nobody can change an output that others get.
+A Redis that failed is left alone for `cache.skip_seconds`; then one thread tries it again while the others go on
+without.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+from cachetools import TTLCache
+from redis.exceptions import BusyLoadingError, ResponseError
+
+from dspy_jobs import names
+from dspy_jobs.cache_entry import CacheEntry, CorruptEntry, decode, encode
+from dspy_jobs.redis_url import cache_url
+from dspy_jobs.settings import Settings
+from worker.cache_connection import CacheConnection
+from worker.patience import Patience
+
+log = structlog.get_logger("worker")
+
+#: What an entry costs in memory beyond its bytes: key, links, shares of four tables. Measured with tracemalloc as
+#: 405 bytes right after the tables have grown, when it is most; the rest is for tables thinned out by evictions.
+ENTRY_OVERHEAD_BYTES = 512
+
+Level = Literal["memory", "redis"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry and where it was."""
+
+    entry: CacheEntry
+    level: Level
+
+
+@dataclass
+class CacheCounts:
+    """What happened since the process started. A key asked for is a hit or a miss."""
+
+    hits_memory: int = 0
+    hits_redis: int = 0
+    misses: int = 0
+    errors: int = 0
+    """Uses of Redis that failed."""
+    corrupt: int = 0
+    """Stored values that were no entry; each was a miss, too, and was deleted."""
+    skipped: int = 0
+    """Uses of Redis left out because it had failed shortly before."""
+
+
+class ResponseCache:
+    """Both levels of the cache. Thread-safe."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        """Connects to nothing yet.
+
+        Raises:
+            ValueError: `cache.url` is not the address of a Redis.
+        """
+        self._settings = settings.cache
+        self._largest = settings.limits.result_bytes
+        self._clock = clock
+        self._redis = CacheConnection(cache_url(settings), settings.cache.timeout_seconds)
+        self._reads = Patience(settings.cache.skip_seconds)
+        self._writes = Patience(settings.cache.skip_seconds)
+        self._lock = threading.Lock()
+        self._memory: TTLCache[str, bytes] = TTLCache(
+            settings.cache.memory_bytes, settings.cache.memory_seconds, getsizeof=_memory_bytes
+        )
+        self.counts = CacheCounts()
+
+    def get(self, keys: Sequence[str]) -> dict[str, Found]:
+        """The entries there are; asks Redis once for all that memory lacks."""
+        if not self._settings.enabled:
+            return {}
+        wanted = dict.fromkeys(keys)
+        found = self._from_memory(wanted)
+        if missing := [key for key in wanted if key not in found]:
+            found |= self._from_redis(missing)
+        self._count(misses=len(wanted) - len(found))
+        return found
+
+    def peek(self, key: str) -> Found | None:
+        """The entry if memory has it. Never waits for Redis; not finding it is not counted."""
+        return self._from_memory([key]).get(key) if self._settings.enabled else None
+
+    def put(self, key: str, entry: CacheEntry) -> None:
+        """Keep an output: in memory at once, then in Redis, which may take as long as the cache's timeout.
+
+        Raises:
+            TypeError: the output holds something JSON cannot express.
+        """
+        lifetime_ms = self._lifetime_ms(entry)
+        if not self._settings.enabled or lifetime_ms <= 0:
+            return
+        raw = encode(key, entry, self._settings.compress_bytes)
+        self._remember(key, raw)
+        self._use(self._writes, "SET", names.cache_entry(key), raw, "PX", lifetime_ms)
+
+    def discard(self, key: str) -> None:
+        """Forget an entry, in Redis as far as it can be reached."""
+        self._discard([key])
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        self._redis.close()
+
+    def _discard(self, keys: list[str]) -> None:
+        with self._lock:
+            for key in keys:
+                self._memory.pop(key, None)
+        if self._settings.enabled:
+            self._use(self._writes, "DEL", *map(names.cache_entry, keys))
+
+    def _from_memory(self, keys: Iterable[str]) -> dict[str, Found]:
+        with self._lock:
+            stored = {key: raw for key in keys if (raw := self._memory.get(key)) is not None}
+        found = self._read(stored, "memory")
+        self._count(hits_memory=len(found))
+        return found
+
+    def _from_redis(self, keys: list[str]) -> dict[str, Found]:
+        replies = self._use(self._reads, "MGET", *map(names.cache_entry, keys))
+        stored = {key: raw for key, raw in zip(keys, replies or (), strict=False) if raw is not None}
+        found = self._read(stored, "redis")
+        for key in found:
+            self._remember(key, stored[key])
+        self._count(hits_redis=len(found))
+        return found
+
+    def _read(self, stored: dict[str, bytes], level: Level) -> dict[str, Found]:
+        """The entries that are whole and still live; what is no entry is deleted."""
+        found, corrupt = {}, []
+        for key, raw in stored.items():
+            try:
+                entry = decode(key, raw, self._largest)
+            except CorruptEntry as error:
+                log.warning("cache_entry_corrupt", key=key, error=str(error))
+                corrupt.append(key)
+            else:
+                if self._lifetime_ms(entry) > 0:
+                    found[key] = Found(entry, level)
+        if corrupt:
+            self._count(corrupt=len(corrupt))
+            self._discard(corrupt)
+        return found
+
+    def _remember(self, key: str, raw: bytes) -> None:
+        if _memory_bytes(raw) <= self._settings.memory_bytes:
+            with self._lock:
+                self._memory[key] = raw
+
+    def _lifetime_ms(self, entry: CacheEntry) -> int:
+        """What is left of an entry's life; one from the future, by another clock, gets no more than a whole life."""
+        age = max(0, int(self._clock() * 1000) - entry.created_at)
+        return int(self._settings.redis_seconds * 1000) - age
+
+    def _use(self, patience: Patience, *command: str | bytes | int) -> Any:
+        """Redis's answer; None if it fails or is left alone."""
+        if (ticket := patience.ask()) is None:
+            self._count(skipped=1)
+            return None
+        try:
+            reply = self._redis.run(*command)
+        except Exception as error:  # noqa: BLE001  # whatever it is, an answer that is not found fails no job
+            self._failed(patience, error)
+            return None
+        patience.answered(ticket)
+        return reply
+
+    def _failed(self, patience: Patience, error: Exception) -> None:
+        """Leave Redis alone for a while; one that answers but refuses, as when it is full, only for this purpose."""
+        log.warning("cache_unavailable", error=str(error))
+        self._count(errors=1)
+        is_refusal = isinstance(error, ResponseError) and not isinstance(error, BusyLoadingError)
+        for concerned in (patience,) if is_refusal else (self._reads, self._writes):
+            concerned.failed()
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            for name, number in more.items():
+                setattr(self.counts, name, getattr(self.counts, name) + number)
+
+
+def _memory_bytes(raw: bytes) -> int:
+    return len(raw) + ENTRY_OVERHEAD_BYTES
