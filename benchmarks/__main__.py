@@ -13,12 +13,13 @@ from typing import Any
 
 import orjson
 
-from benchmarks import http_requests, idle_latency, machine, memory, run_rate, scaling, upload
+from benchmarks import http_requests, idle_latency, machine, memory, reuse, run_rate, scaling, upload
 from benchmarks.options import Options
 from benchmarks.report import Report, table
 
 MEASUREMENTS: dict[str, Callable[[Options], list[Report]]] = {
     "run_rate": run_rate.measure,
+    "reuse": reuse.measure,
     "http_requests": http_requests.measure,
     "upload": upload.measure,
     "memory": memory.measure,

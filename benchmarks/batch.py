@@ -33,15 +33,15 @@ class Batch:
         self.id, self.jobs, self._rig = batch_id, jobs, rig
 
     @classmethod
-    def put(cls, rig: Rig, jobs: int, program: str = "qa", model: str = "sandbox") -> Batch:
-        """Put a batch into the ledger; nothing of it is sent yet."""
+    def put(cls, rig: Rig, jobs: int, program: str = "qa", model: str = "sandbox", first: int = 0) -> Batch:
+        """Put a batch into the ledger, with the questions from `first` on; nothing of it is sent yet."""
         lifetimes = operations.Lifetimes.of(rig.settings.jobs)
         step = Priority.LOW.step
         head = operations.BatchHead(new_batch_id(), names.queue(model), step, program, model, 5, lifetimes)
         name = "question" if program == "qa" else "text"
         for start in range(0, jobs, _GROUP):
             numbers = range(start, min(start + _GROUP, jobs))
-            items = [(new_job_id(), orjson.dumps({"inputs": {name: question(n)}})) for n in numbers]
+            items = [(new_job_id(), orjson.dumps({"inputs": {name: question(first + n)}})) for n in numbers]
             rig.store.run(operations.stage_items(head, items))
         rig.store.run(operations.commit_batch(head, b"{}", jobs, rig.settings.limits.queued_jobs))
         return cls(rig, head.id, jobs)

@@ -52,14 +52,14 @@ class Fleet:
         self, settings: Settings, store: SyncStore, environ: dict[str, str], log: Path, sandbox: str = ""
     ) -> None:
         self.sandbox = sandbox
-        self.settings, self.store, self._environ, self._log = settings, store, environ, log
+        self.settings, self.store, self.environ, self._log = settings, store, environ, log
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *module: str) -> subprocess.Popen[bytes]:
         """Start a worker, or a module that is one and its arguments, and wait until it consumes."""
         with self._log.open("ab") as log:
             command = [sys.executable, "-m", *(module or ("worker",))]
-            process = subprocess.Popen(command, env=self._environ, stdout=log, stderr=log, cwd=self._log.parent)
+            process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log, cwd=self._log.parent)
         self.processes.append(process)
         assert wait_until(lambda: self._consumes(process.pid), 60), self.log()
         return process

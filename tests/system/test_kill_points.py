@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 
-import httpx
 import pytest
 
 from dspy_jobs.waiting import wait_until
+from tests.system.account import Account
 from tests.system.fleet import Fleet
 
 pytestmark = pytest.mark.system
 
 
-class Account:
-    """A model of the sandbox that only this test calls."""
-
-    def __init__(self, sandbox_url: str) -> None:
-        self.name = f"sandbox;latency=0.5;seed={secrets.token_hex(4)}"
-        self._url = sandbox_url
-
-    def read(self, count: str) -> int:
-        """One of its counts."""
-        models = httpx.get(f"{self._url}/ledger").json()["models"]
-        return int(models.get(self.name, {}).get(count, 0))
-
-
 @pytest.fixture
 def account(sandbox_url: str) -> Account:
     """The test's own model."""
-    return Account(sandbox_url)
+    return Account(sandbox_url, "latency=0.5")
 
 
 @pytest.fixture
-def models(account: Account, sandbox_url: str) -> str:
+def models(account: Account) -> str:
     """The fleet serves that model as well."""
-    return f'[models.own]\nmodel = "openai/{account.name}"\nbase_url = "{sandbox_url}/v1"\n'
+    return account.as_toml("own")
 
 
 def assert_ended_once(fleet: Fleet, batch: str) -> None:
