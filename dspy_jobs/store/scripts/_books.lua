@@ -33,6 +33,19 @@ local function add(key, field, amount)
   return type(redis.pcall('HINCRBY', key, field, string.format('%.0f', amount))) ~= 'table'
 end
 
+-- Sums of numbers of hashes to be added to, so that jobs that end together are counted together.
+local function bump(sums, key, field, amount)
+  local fields = sums[key] or {}
+  fields[field] = (fields[field] or 0) + amount
+  sums[key] = fields
+end
+
+local function add_all(sums)
+  for key, fields in pairs(sums) do
+    for field, amount in pairs(fields) do add(key, field, amount) end
+  end
+end
+
 -- Give a key of the books its lifetime, unless it has one.
 local function keep_books(key)
   if redis.call('PTTL', key) < 0 then
@@ -42,9 +55,10 @@ end
 
 -- Add to the books of the day, under the job's model, variant, program and client.
 local function enter(f, now, amounts)
-  local key = costs_key(now)
+  local key, sums = costs_key(now), {}
   local prefix = f.model .. '|' .. f.variant .. '|' .. f.program .. '|' .. f.client .. '|'
-  for metric, amount in pairs(amounts) do add(key, prefix .. metric, amount) end
+  for metric, amount in pairs(amounts) do bump(sums, key, prefix .. metric, amount) end
+  add_all(sums)
   keep_books(key)
 end
 
@@ -95,21 +109,26 @@ local function book(id, f, at, now)
   spend(f, now, s.cost)
 end
 
--- Count a job that has ended in the books and on its batch: how it came by its output, and what that saved.
+-- Count a job that has ended, in the books (`key`) and on its batch: how it came by its output, and what that saved.
 -- `use` is nil, or {how = 'hit' | 'coalesced' | 'miss' | 'bypass', saved = nano-dollars or ''}.
-local function count_ending(f, status, use, now)
+local function count_ending(sums, key, f, status, use)
   if status ~= 'succeeded' and status ~= 'failed' then return end
+  local prefix = f.model .. '|' .. f.variant .. '|' .. f.program .. '|' .. f.client .. '|'
   local is_stored = use and (use.how == 'hit' or use.how == 'coalesced')
   local saved = is_stored and tonumber(use.saved) or 0
-  local amounts = {jobs = 1, failed = status == 'failed' and 1 or 0, saved = saved}
-  if is_stored then amounts[use.how] = 1 end
-  enter(f, now, amounts)
-  if f.batch == '' or not use then return end
-  add('dj:' .. f.batch, use.how, 1)
+  bump(sums, key, prefix .. 'jobs', 1)
+  if status == 'failed' then bump(sums, key, prefix .. 'failed', 1) end
   if is_stored then
-    add('dj:' .. f.batch, 'cached', 1)
-    add('dj:' .. f.batch, 'saved', saved)
-    if use.saved == '' then add('dj:' .. f.batch, 'unsaved', 1) end
+    bump(sums, key, prefix .. use.how, 1)
+    bump(sums, key, prefix .. 'saved', saved)
+  end
+  if f.batch == '' or not use then return end
+  local batch = 'dj:' .. f.batch
+  bump(sums, batch, use.how, 1)
+  if is_stored then
+    bump(sums, batch, 'cached', 1)
+    bump(sums, batch, 'saved', saved)
+    if use.saved == '' then bump(sums, batch, 'unsaved', 1) end
   end
 end
 

@@ -81,5 +81,5 @@ local function park_client(id, f, ends, now)
   redis.call('RPUSH', client_parked(f.client), id)
   redis.call('SADD', 'dj:waiting_clients', f.client)
   redis.call('HSET', job_key(id), 'parked', '1', 'wait', 'budget_exhausted', 'until', ms(ends))
-  if redis.call('HEXISTS', job_key(id), 'started_at') == 0 then redis.call('ZADD', 'dj:expiring', f.expires_at, id) end
+  if not f.started_at then redis.call('ZADD', 'dj:expiring', f.expires_at, id) end
 end

@@ -101,22 +101,22 @@ local function shown_gate(queue, now)
   return reason, ends
 end
 
--- Move one job from one state to another in every count that knows it.
+-- Move one job from one state to another in the sums of every count that knows it.
+local function bump_states(sums, queue, batch, from, to)
+  for name, amount in pairs({[from] = -1, [to] = 1}) do
+    if name == 'queued' or name == 'running' then
+      bump(sums, queue_key(queue), name, amount)
+      bump(sums, 'dj:totals', name, amount)
+    end
+    if batch ~= '' then bump(sums, batch_key(batch), name, amount) end
+  end
+end
+
+-- The same at once.
 local function recount(queue, batch, from, to)
-  if from == to then return end
-  local numbers, totals = queue_key(queue), 'dj:totals'
-  if from == 'queued' or from == 'running' then
-    redis.call('HINCRBY', numbers, from, -1)
-    redis.call('HINCRBY', totals, from, -1)
-  end
-  if to == 'queued' or to == 'running' then
-    redis.call('HINCRBY', numbers, to, 1)
-    redis.call('HINCRBY', totals, to, 1)
-  end
-  if batch ~= '' then
-    redis.call('HINCRBY', batch_key(batch), from, -1)
-    redis.call('HINCRBY', batch_key(batch), to, 1)
-  end
+  local sums = {}
+  if from ~= to then bump_states(sums, queue, batch, from, to) end
+  add_all(sums)
 end
 
 -- Move a queued or running job to another model and its queue; remembers the models it has left.
@@ -193,35 +193,60 @@ local function park(batch, id, now)
   redis.call('HSET', job_key(id), 'parked', '1')
 end
 
--- End a job: its outcome is stored once, announced, counted, and listed among its batch's results. From here on its
--- keys have a lifetime; before, they have none, for a job may wait and run for as long as it takes.
--- `f` holds the job's fields; `use` says how it came by its output (see _books.lua).
-local function end_job(id, f, status, outcome, now, use)
+-- Write down that a job has ended. From here on its keys have a lifetime; before, they have none, for a job may wait
+-- and run for as long as it takes.
+local function close_job(id, f, status, outcome, now)
   local key = job_key(id)
-  let_go(id, f.owner)
+  if f.owner then redis.call('SREM', held_key(f.owner), id) end
+  if f.owner and f.status == 'running' then redis.call('SREM', cancel_key(f.owner), id) end
+  redis.call('HDEL', key, 'owner', 'claim', 'wait', 'until', 'cancel', 'parked', 'follows', 'answer', 'booked', 'so_far')
   redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
+  if f.batch ~= '' then
+    redis.call('HSET', key, 'place', redis.call('RPUSH', batch_key(f.batch) .. ':results', id) - 1)
+  end
   if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end -- a batch's jobs only once retried by hand
   redis.call('SET', outcome_key(id), outcome, 'PX', f.retention)
   redis.call('PEXPIRE', key, tonumber(f.retention) + tonumber(f.tombstone))
   redis.call('PEXPIRE', key .. ':request', f.retention)
-  redis.call('PEXPIRE', key .. ':attempts', f.retention)
-  if status == 'succeeded' then
-    redis.call('UNLINK', key .. ':journal')
-  else
-    redis.call('PEXPIRE', key .. ':journal', f.retention) -- for a retry by hand
+  if f.kept or f.attempt > (f.status == 'running' and 1 or 0) then redis.call('PEXPIRE', key .. ':attempts', f.retention) end
+  if f.answered and status == 'succeeded' then redis.call('UNLINK', key .. ':journal') end
+  if f.answered and status ~= 'succeeded' then redis.call('PEXPIRE', key .. ':journal', f.retention) end -- for a retry
+end
+
+-- End jobs: each outcome is stored once, counted, listed among its batch's results, and announced. `jobs` holds
+-- {id, fields, status, outcome, use}; `use` says how it came by its output (see _books.lua).
+local function end_jobs(jobs, now)
+  local sums, batches, books = {}, {}, costs_key(now)
+  for _, job in ipairs(jobs) do
+    local id, f, status = job[1], job[2], job[3]
+    close_job(id, f, status, job[4], now)
+    bump_states(sums, f.queue, f.batch, f.status, status)
+    count_ending(sums, books, f, status, job[5])
+    if f.batch ~= '' then batches[f.batch] = true end
   end
-  recount(f.queue, f.batch, f.status, status)
-  count_ending(f, status, use, now)
-  end_flight(id, status == 'succeeded', now)
-  redis.call('HDEL', key, 'wait', 'until', 'cancel', 'parked', 'follows', 'answer', 'booked', 'so_far')
-  if f.batch ~= '' then
-    local length = redis.call('RPUSH', batch_key(f.batch) .. ':results', id)
-    redis.call('HSET', key, 'place', length - 1)
-    hold_to_limits(f.batch, now)
-    end_batch_if_done(f.batch, now)
+  add_all(sums)
+  if sums[books] then keep_books(books) end
+  for _, job in ipairs(jobs) do
+    if job[2].leads then end_flight(job[1], job[3] == 'succeeded', now) end
   end
-  redis.call('PUBLISH', outcome_key(id), outcome)
-  redis.call('PUBLISH', 'dj:done', id)
+  for batch in pairs(batches) do
+    hold_to_limits(batch, now)
+    end_batch_if_done(batch, now)
+  end
+  for _, job in ipairs(jobs) do
+    redis.call('PUBLISH', outcome_key(job[1]), job[4])
+    redis.call('PUBLISH', 'dj:done', job[1])
+  end
+end
+
+local function end_job(id, f, status, outcome, now, use)
+  end_jobs({{id, f, status, outcome, use}}, now)
+end
+
+-- Keep an attempt that did not end its job.
+local function keep_record(id, f, record)
+  redis.call('RPUSH', job_key(id) .. ':attempts', record)
+  f.kept = true
 end
 
 -- Keep an attempt that was cut short, with the problem that says by what.
@@ -230,7 +255,7 @@ local function keep_attempt(id, f, problem, now)
   local at = redis.call('HMGET', key, 'attempt_at', 'so_far')
   local record = '{"number":' .. f.attempt .. ',"model":' .. cjson.encode(f.model) .. ',"started_at":' .. at[1]
     .. ',"ended_at":' .. ms(now) .. ',"error":' .. problem .. (at[2] and ',"at_least":' .. at[2] or '') .. '}'
-  redis.call('RPUSH', key .. ':attempts', record)
+  keep_record(id, f, record)
   -- Nobody knows what it used beyond the calls that were booked.
   enter(f, now, {lost = 1})
   if f.batch ~= '' then redis.call('HINCRBY', batch_key(f.batch), 'unpriced', 1) end
@@ -247,11 +272,13 @@ end
 -- The fields most transitions need, by name; nil where the job is not known.
 local function fields(id)
   local v = redis.call('HMGET', job_key(id), 'status', 'queue', 'batch', 'priority', 'retention', 'tombstone',
-    'attempt', 'owner', 'expires_at', 'max_attempts', 'tries', 'model', 'variant', 'program', 'client')
+    'attempt', 'owner', 'expires_at', 'max_attempts', 'tries', 'model', 'variant', 'program', 'client', 'started_at',
+    'leads', 'answered', 'answer')
   if not v[1] then return nil end
   return {status = v[1], queue = v[2], batch = v[3] or '', priority = v[4], retention = v[5], tombstone = v[6],
     attempt = tonumber(v[7] or '0'), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10]),
-    tries = v[11], model = v[12] or '', variant = v[13] or '', program = v[14] or '', client = v[15] or 'default'}
+    tries = v[11], model = v[12] or '', variant = v[13] or '', program = v[14] or '', client = v[15] or 'default',
+    started_at = v[16], leads = v[17], answered = v[18], answer = v[19] or ''}
 end
 
 -- Whether the worker runs this attempt of the job, and nobody another by now.

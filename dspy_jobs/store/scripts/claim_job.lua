@@ -24,7 +24,7 @@ if is_paused(f.batch) then
   park(f.batch, id, now)
   return {'parked'}
 end
-if f.expires_at <= now and redis.call('HEXISTS', key, 'started_at') == 0 then
+if f.expires_at <= now and not f.started_at then
   end_job(id, f, 'expired', unstarted_outcome(id, 'FAILURE', 'JobExpired', ARGV[5], now), now)
   return {'expired'}
 end
@@ -42,7 +42,7 @@ if ARGV[6] == '1' then
   end
 end
 local answer = ARGV[9]
-if redis.call('HGET', key, 'leads') ~= answer then end_flight(id, false, now) end
+if f.leads and f.leads ~= answer then end_flight(id, false, now) end
 if ARGV[10]:find('follow', 1, true) then
   local what, leader = find_leader(id, answer, tonumber(ARGV[11]))
   if what == 'following' then follow(id, f, answer) end
@@ -69,7 +69,7 @@ end
 if ARGV[10]:find('lead', 1, true) then lead(id, answer) end
 local attempt = f.attempt + 1
 redis.call('HSET', key, 'status', 'running', 'attempt', attempt, 'claim', ARGV[4], 'attempt_at', ms(now))
-redis.call('HSETNX', key, 'started_at', ms(now))
+if not f.started_at then redis.call('HSET', key, 'started_at', ms(now)) end
 redis.call('HDEL', key, 'wait', 'until', 'booked', 'so_far')
 if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end
 recount(f.queue, f.batch, 'queued', 'running')

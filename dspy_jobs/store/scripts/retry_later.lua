@@ -13,12 +13,12 @@ if ARGV[11] ~= '' then
   redis.call('HSET', key, 'answered', redis.call('LLEN', key .. ':journal'))
 end
 book(id, f, 12, now)
-redis.call('RPUSH', key .. ':attempts', ARGV[5])
+keep_record(id, f, ARGV[5])
 if redis.call('HGET', key, 'cancel') == '1' then
   end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[8], now), now)
   return 'canceled'
 end
-end_flight(id, false, now)
+if f.leads then end_flight(id, false, now) end
 redis.call('HSET', key, 'status', 'queued', 'wait', ARGV[7], 'until', ms(due))
 if ARGV[9] ~= 'none' then redis.call('HINCRBY', key, ARGV[9], 1) end
 let_go(id, worker)

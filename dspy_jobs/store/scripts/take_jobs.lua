@@ -2,20 +2,20 @@
 -- delivered twice is harmless. Jobs of a paused batch are parked with it. Answers {now, {id, attempts so far, batch,
 -- program, model, variant, job whose answer is its own or '', request}…}; requests up to a size in all, '' beyond it.
 -- ARGV: now, worker, most bytes of requests, ids…
-local now, worker, taken, left = clock(ARGV[1]), ARGV[2], {}, tonumber(ARGV[3])
+local now, worker, taken, left, paused = clock(ARGV[1]), ARGV[2], {}, tonumber(ARGV[3]), {}
 
 local function row(id, f)
   local request = left > 0 and redis.call('GET', job_key(id) .. ':request') or ''
   left = left - #request
-  return {id, f.attempt, f.batch, f.program, f.model, f.variant, redis.call('HGET', job_key(id), 'answer') or '',
-    left >= 0 and request or ''}
+  return {id, f.attempt, f.batch, f.program, f.model, f.variant, f.answer, left >= 0 and request or ''}
 end
 
 for i = 4, #ARGV do
   local id = ARGV[i]
   local f = fields(id)
   if f and redis.call('ZREM', waiting_key(f.queue, f.priority), id) == 1 then
-    if is_paused(f.batch) then
+    if paused[f.batch] == nil then paused[f.batch] = is_paused(f.batch) end
+    if paused[f.batch] then
       park(f.batch, id, now)
     else
       redis.call('SADD', held_key(worker), id)
