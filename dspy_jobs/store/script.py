@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,10 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from dspy_jobs.messages import MESSAGE_TEMPLATE
 
 T = TypeVar("T")
+
+_WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
+_NO_WORDS = re.compile(r"'(?:[^'\\\n]|\\.)*'|--.*")
+_DEFINITION = re.compile(r"^(?:local function |local )?(?!end\b)([a-zA-Z_][\w, ]*?)(?:\(| =|$| --)", re.MULTILINE)
 
 
 #: What stands before every script, in this order.
@@ -33,9 +38,38 @@ class Script:
 def script(name: str) -> Script:
     """The script of `scripts/{name}.lua`."""
     folder = files("dspy_jobs.store") / "scripts"
-    parts = [(folder / f"{part}.lua").read_text() for part in (*_PRELUDE, name)]
-    text = "\n".join([f"local TEMPLATE = [==[{MESSAGE_TEMPLATE}]==]", *parts])
+    own = (folder / f"{name}.lua").read_text()
+    text = "\n\n".join([*_needed(own), own])
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def _shared() -> tuple[str, ...]:
+    """What scripts share, in order: top-level statements, each from the start of a line to the next empty line."""
+    folder = files("dspy_jobs.store") / "scripts"
+    text = "\n\n".join((folder / f"{part}.lua").read_text() for part in _PRELUDE)
+    return (f"local TEMPLATE = [==[{MESSAGE_TEMPLATE}]==]", *re.split(r"\n\n+", text))
+
+
+def _needed(own: str) -> list[str]:
+    """The shared statements a script uses, itself or through others; to make the rest would cost each run of it."""
+    words, needed = _words(own), dict[int, str]()
+    while True:
+        more = {i: part for i, part in enumerate(_shared()) if i not in needed and words & _defined(part)}
+        if not more:
+            return [part for _, part in sorted(needed.items())]
+        needed |= more
+        words |= {word for part in more.values() for word in _words(part)}
+
+
+def _words(text: str) -> set[str]:
+    """The names that occur in a piece of Lua, outside of its texts and comments."""
+    return set(_WORD.findall(_NO_WORDS.sub("", text)))
+
+
+def _defined(statement: str) -> set[str]:
+    """The names a top-level statement gives a meaning to."""
+    return {name for found in _DEFINITION.findall(statement) for name in found.split(", ")}
 
 
 @cache

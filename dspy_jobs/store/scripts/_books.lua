@@ -26,11 +26,11 @@ local function costs_key(now)
   return string.format('dj:costs:%04d%02d%02d', year, month, day)
 end
 
--- Add to a number of a hash. Answers false where the sum would not fit 64 bits; it then stays as it is, for that must
+-- Add to a number of a hash. Answers the sum; nil where it would not fit 64 bits: it then stays as it is, for that must
 -- not stop a transition half way.
 local function add(key, field, amount)
-  if amount == 0 then return true end
-  return type(redis.pcall('HINCRBY', key, field, string.format('%.0f', amount))) ~= 'table'
+  local sum = redis.pcall('HINCRBY', key, field, string.format('%.0f', amount))
+  if type(sum) ~= 'table' then return sum end
 end
 
 -- Sums of numbers of hashes to be added to, so that jobs that end together are counted together.
@@ -42,7 +42,9 @@ end
 
 local function add_all(sums)
   for key, fields in pairs(sums) do
-    for field, amount in pairs(fields) do add(key, field, amount) end
+    for field, amount in pairs(fields) do
+      if amount ~= 0 then add(key, field, amount) end
+    end
   end
 end
 
@@ -53,22 +55,24 @@ local function keep_books(key)
   end
 end
 
--- Add to the books of the day, under the job's model, variant, program and client.
-local function enter(f, now, amounts)
-  local key, sums = costs_key(now), {}
-  local prefix = f.model .. '|' .. f.variant .. '|' .. f.program .. '|' .. f.client .. '|'
-  for metric, amount in pairs(amounts) do bump(sums, key, prefix .. metric, amount) end
+-- The same for sums that go into the books, too.
+local function add_all_and_keep(sums, now)
+  local books = costs_key(now)
   add_all(sums)
-  keep_books(key)
+  if sums[books] then keep_books(books) end
+end
+
+-- The place of a job in the books of a day.
+local function entry_of(f)
+  return f.model .. '|' .. f.variant .. '|' .. f.program .. '|' .. f.client .. '|'
 end
 
 -- Count money against the budgets of the day and the month.
 local function spend(f, now, cost)
   if cost == 0 then return end
   for _, key in ipairs({spent_keys(now)}) do
-    add(key, '*', cost)
+    if add(key, '*', cost) == cost then keep_books(key) end
     add(key, f.client, cost)
-    keep_books(key)
   end
 end
 
@@ -91,36 +95,35 @@ local function sums_of_calls(at, booked)
   return s, first + count - 1, journal
 end
 
--- Book an attempt's calls. Those for the job's next attempt to replay are kept in its journal.
-local function book(id, f, at, now)
-  local key = 'dj:' .. id
-  local booked = tonumber(redis.call('HGET', key, 'booked') or '0')
-  local s, last, journal = sums_of_calls(at, booked)
-  if s.calls == 0 then return end
-  redis.call('HSET', key, 'booked', last)
-  for _, record in ipairs(journal) do redis.call('RPUSH', key .. ':journal', record) end
-  if #journal > 0 then redis.call('HINCRBY', key, 'answered', #journal) end
+-- Book an attempt's calls: into `sums` for its batch and the books, and against the budgets. Those for the job's next
+-- attempt to replay are kept in its journal. Answers the sums of the calls and the number of the last.
+local function book(id, f, at, now, sums)
+  local s, last, journal = sums_of_calls(at, f.booked)
+  for _, record in ipairs(journal) do redis.call('RPUSH', 'dj:' .. id .. ':journal', record) end
+  if #journal > 0 then f.answered = redis.call('HINCRBY', 'dj:' .. id, 'answered', #journal) end
+  local books, entry = costs_key(now), entry_of(f)
+  for metric, amount in pairs(s) do bump(sums, books, entry .. metric, amount) end
   if f.batch ~= '' then
     for _, metric in ipairs({'calls', 'input_tokens', 'output_tokens', 'cost', 'unpriced', 'untokened'}) do
-      if not add('dj:' .. f.batch, metric, s[metric]) then add('dj:' .. f.batch, 'unpriced', 1) end
+      bump(sums, 'dj:' .. f.batch, metric, s[metric])
     end
   end
-  enter(f, now, s)
   spend(f, now, s.cost)
+  return s, last
 end
 
 -- Count a job that has ended, in the books (`key`) and on its batch: how it came by its output, and what that saved.
 -- `use` is nil, or {how = 'hit' | 'coalesced' | 'miss' | 'bypass', saved = nano-dollars or ''}.
 local function count_ending(sums, key, f, status, use)
   if status ~= 'succeeded' and status ~= 'failed' then return end
-  local prefix = f.model .. '|' .. f.variant .. '|' .. f.program .. '|' .. f.client .. '|'
+  local entry = entry_of(f)
   local is_stored = use and (use.how == 'hit' or use.how == 'coalesced')
   local saved = is_stored and tonumber(use.saved) or 0
-  bump(sums, key, prefix .. 'jobs', 1)
-  if status == 'failed' then bump(sums, key, prefix .. 'failed', 1) end
+  bump(sums, key, entry .. 'jobs', 1)
+  if status == 'failed' then bump(sums, key, entry .. 'failed', 1) end
   if is_stored then
-    bump(sums, key, prefix .. use.how, 1)
-    bump(sums, key, prefix .. 'saved', saved)
+    bump(sums, key, entry .. use.how, 1)
+    bump(sums, key, entry .. 'saved', saved)
   end
   if f.batch == '' or not use then return end
   local batch = 'dj:' .. f.batch
@@ -139,14 +142,17 @@ local function mean_of(old, new)
 end
 
 -- Remember how long a job's run took and what it cost, for reservations and estimates.
-local function note_pace(f, elapsed, at)
-  local s = sums_of_calls(at, 0)
+local function note_pace(f, elapsed, s)
   local key = 'dj:queue:' .. f.queue
   local old = redis.call('HMGET', key, 'service_ms', 'mean_cost')
-  redis.call('HSET', key, 'service_ms', string.format('%.3f', mean_of(old[1], elapsed)))
-  if s.unpriced == 0 and s.calls > 0 then
-    redis.call('HSET', key, 'mean_cost', string.format('%.0f', mean_of(old[2], s.cost)))
-  end
+  local cost = s.unpriced == 0 and s.calls > 0 and mean_of(old[2], s.cost) or tonumber(old[2] or '0')
+  redis.call('HSET', key, 'service_ms', string.format('%.3f', mean_of(old[1], elapsed)), 'mean_cost',
+    string.format('%.0f', cost))
+end
+
+-- Whether there is any budget at all.
+local function has_budgets()
+  return redis.call('HLEN', 'dj:budgets') > 1
 end
 
 -- Whether a budget of `who` ('*' for all) is used up, with `reserved` counted as spent: the time it is there again.

@@ -79,7 +79,7 @@ end
 -- An open circuit whose time is over is half-open: still closed, with until in the past.
 local function gate_of(queue, now)
   local v = redis.call('HMGET', queue_key(queue) .. ':gates', 'paused', 'circuit_open', 'rate_limited')
-  v = {v[1], exhausted('*', reserve_of(queue), now) or false, v[2], v[3]}
+  v = {v[1], has_budgets() and exhausted('*', reserve_of(queue), now) or false, v[2], v[3]}
   for i, reason in ipairs({'paused', 'budget_exhausted', 'circuit_open', 'rate_limited'}) do
     local ends = tonumber(v[i] or nil)
     if ends and (ends == 0 or ends > now or reason == 'circuit_open') then return reason, ends end
@@ -198,11 +198,13 @@ end
 local function close_job(id, f, status, outcome, now)
   local key = job_key(id)
   if f.owner then redis.call('SREM', held_key(f.owner), id) end
-  if f.owner and f.status == 'running' then redis.call('SREM', cancel_key(f.owner), id) end
+  if f.owner and f.cancel then redis.call('SREM', cancel_key(f.owner), id) end
   redis.call('HDEL', key, 'owner', 'claim', 'wait', 'until', 'cancel', 'parked', 'follows', 'answer', 'booked', 'so_far')
-  redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
-  if f.batch ~= '' then
-    redis.call('HSET', key, 'place', redis.call('RPUSH', batch_key(f.batch) .. ':results', id) - 1)
+  if f.batch == '' then
+    redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
+  else
+    local length = redis.call('RPUSH', batch_key(f.batch) .. ':results', id)
+    redis.call('HSET', key, 'status', status, 'ended_at', ms(now), 'place', length - 1)
   end
   if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end -- a batch's jobs only once retried by hand
   redis.call('SET', outcome_key(id), outcome, 'PX', f.retention)
@@ -214,9 +216,10 @@ local function close_job(id, f, status, outcome, now)
 end
 
 -- End jobs: each outcome is stored once, counted, listed among its batch's results, and announced. `jobs` holds
--- {id, fields, status, outcome, use}; `use` says how it came by its output (see _books.lua).
-local function end_jobs(jobs, now)
-  local sums, batches, books = {}, {}, costs_key(now)
+-- {id, fields, status, outcome, use}; `use` says how it came by its output (see _books.lua); `sums` holds what else is
+-- to be counted.
+local function end_jobs(jobs, now, sums)
+  local batches, books = {}, costs_key(now)
   for _, job in ipairs(jobs) do
     local id, f, status = job[1], job[2], job[3]
     close_job(id, f, status, job[4], now)
@@ -224,8 +227,7 @@ local function end_jobs(jobs, now)
     count_ending(sums, books, f, status, job[5])
     if f.batch ~= '' then batches[f.batch] = true end
   end
-  add_all(sums)
-  if sums[books] then keep_books(books) end
+  add_all_and_keep(sums, now)
   for _, job in ipairs(jobs) do
     if job[2].leads then end_flight(job[1], job[3] == 'succeeded', now) end
   end
@@ -239,8 +241,8 @@ local function end_jobs(jobs, now)
   end
 end
 
-local function end_job(id, f, status, outcome, now, use)
-  end_jobs({{id, f, status, outcome, use}}, now)
+local function end_job(id, f, status, outcome, now)
+  end_jobs({{id, f, status, outcome}}, now, {})
 end
 
 -- Keep an attempt that did not end its job.
@@ -257,8 +259,8 @@ local function keep_attempt(id, f, problem, now)
     .. ',"ended_at":' .. ms(now) .. ',"error":' .. problem .. (at[2] and ',"at_least":' .. at[2] or '') .. '}'
   keep_record(id, f, record)
   -- Nobody knows what it used beyond the calls that were booked.
-  enter(f, now, {lost = 1})
-  if f.batch ~= '' then redis.call('HINCRBY', batch_key(f.batch), 'unpriced', 1) end
+  if add(costs_key(now), entry_of(f) .. 'lost', 1) == 1 then keep_books(costs_key(now)) end
+  if f.batch ~= '' then add(batch_key(f.batch), 'unpriced', 1) end
 end
 
 -- Put a running job back among the queued ones; its holder has it no more.
@@ -273,12 +275,13 @@ end
 local function fields(id)
   local v = redis.call('HMGET', job_key(id), 'status', 'queue', 'batch', 'priority', 'retention', 'tombstone',
     'attempt', 'owner', 'expires_at', 'max_attempts', 'tries', 'model', 'variant', 'program', 'client', 'started_at',
-    'leads', 'answered', 'answer')
+    'leads', 'answered', 'answer', 'attempt_at', 'booked', 'cancel')
   if not v[1] then return nil end
   return {status = v[1], queue = v[2], batch = v[3] or '', priority = v[4], retention = v[5], tombstone = v[6],
     attempt = tonumber(v[7] or '0'), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10]),
     tries = v[11], model = v[12] or '', variant = v[13] or '', program = v[14] or '', client = v[15] or 'default',
-    started_at = v[16], leads = v[17], answered = v[18], answer = v[19] or ''}
+    started_at = v[16], leads = v[17], answered = v[18], answer = v[19] or '', attempt_at = v[20],
+    booked = tonumber(v[21] or '0'), cancel = v[22]}
 end
 
 -- Whether the worker runs this attempt of the job, and nobody another by now.
@@ -305,7 +308,7 @@ local function unstarted_outcome(id, state, kind, problem, now)
 end
 
 -- Cancel a job: at once if it is queued, by asking its worker if it runs.
-local function cancel(id, f, problem, now)
+local function stop_job(id, f, problem, now)
   if f.status == 'queued' then
     redis.call('ZREM', waiting_key(f.queue, f.priority), id)
     redis.call('ZREM', 'dj:delayed', id)

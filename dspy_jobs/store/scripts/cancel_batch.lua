@@ -15,7 +15,7 @@ redis.call('SREM', 'dj:releasing', batch)
 local ids = redis.call('LRANGE', key .. ':jobs', from, from + limit - 1)
 for _, id in ipairs(ids) do
   local f = fields(id)
-  if f then cancel(id, f, ARGV[3], now) end
+  if f then stop_job(id, f, ARGV[3], now) end
 end
 if #ids < limit then
   redis.call('SREM', 'dj:canceling', batch)

@@ -3,7 +3,7 @@
 local now, id = clock(ARGV[1]), ARGV[2]
 local f = fields(id)
 if not f then return {'missing', ''} end
-cancel(id, f, ARGV[3], now)
+stop_job(id, f, ARGV[3], now)
 if f.status == 'queued' then return {'canceled', 'canceled'} end
 if f.status == 'running' then return {'canceling', 'running'} end
 return {f.status == 'canceled' and 'canceled' or 'finished', f.status}

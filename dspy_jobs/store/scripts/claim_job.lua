@@ -60,7 +60,7 @@ if reason then
   local m = redis.call('HMGET', key, 'model', 'fallen')
   return {'gated', reason, ends == 0 and 0 or math.max(1, ends - now), f.queue, m[1], m[2] or ''}
 end
-local until_client = exhausted(f.client, 0, now)
+local until_client = has_budgets() and exhausted(f.client, 0, now)
 if until_client then
   let_go(id, worker)
   park_client(id, f, until_client, now)
@@ -73,5 +73,5 @@ if not f.started_at then redis.call('HSET', key, 'started_at', ms(now)) end
 redis.call('HDEL', key, 'wait', 'until', 'booked', 'so_far')
 if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end
 recount(f.queue, f.batch, 'queued', 'running')
-if f.batch ~= '' then hold_to_limits(f.batch, now) end
+if f.batch ~= '' and redis.call('HEXISTS', batch_key(f.batch), 'limit_cost') == 1 then hold_to_limits(f.batch, now) end
 return claimed(attempt)

@@ -5,7 +5,8 @@ local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
 redis.call('SREM', held_key(worker), id) -- first, for a full Redis lets a script go on that has begun by freeing
-book(id, f, 8, now)
-if ARGV[5] == 'succeeded' then note_pace(f, now - tonumber(redis.call('HGET', job_key(id), 'attempt_at')), 8) end
-end_job(id, f, ARGV[5], ARGV[6], now, ARGV[7] ~= '' and {how = ARGV[7]} or nil)
+local sums = {}
+local used = book(id, f, 8, now, sums)
+if ARGV[5] == 'succeeded' then note_pace(f, now - tonumber(f.attempt_at), used) end
+end_jobs({{id, f, ARGV[5], ARGV[6], ARGV[7] ~= '' and {how = ARGV[7]} or nil}}, now, sums)
 return 'finished'

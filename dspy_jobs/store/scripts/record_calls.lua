@@ -3,8 +3,10 @@
 local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
-redis.call('HSET', job_key(id), 'so_far', ARGV[5])
-book(id, f, 6, now)
+local sums = {}
+local _, last = book(id, f, 6, now, sums)
+add_all_and_keep(sums, now)
+redis.call('HSET', job_key(id), 'so_far', ARGV[5], 'booked', math.max(last, f.booked))
 if exhausted('*', 0, now) or exhausted(f.client, 0, now) then return 'budget_exhausted' end
 if f.batch ~= '' then
   hold_to_limits(f.batch, now)

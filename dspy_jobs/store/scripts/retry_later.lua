@@ -12,7 +12,9 @@ if ARGV[11] ~= '' then
   if ARGV[11] ~= '0' then redis.call('LTRIM', key .. ':journal', 0, tonumber(ARGV[11]) - 1) end
   redis.call('HSET', key, 'answered', redis.call('LLEN', key .. ':journal'))
 end
-book(id, f, 12, now)
+local sums = {}
+book(id, f, 12, now, sums)
+add_all_and_keep(sums, now)
 keep_record(id, f, ARGV[5])
 if redis.call('HGET', key, 'cancel') == '1' then
   end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[8], now), now)

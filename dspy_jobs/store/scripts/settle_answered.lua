@@ -28,5 +28,5 @@ for i = 4, #ARGV, 4 do
   end
   answers[#answers + 1] = answer
 end
-end_jobs(ended, now)
+end_jobs(ended, now, {})
 return answers
