@@ -95,7 +95,11 @@ BATCHES = {"data": [BATCH], "has_more": False, "next": None}
 
 PROGRAM = {
     "object": "program", "name": "qa", "version": "3f9a1c", "model": "fast", "description": "Answers a question.",
-    "variants": {},
+    "versions": {"v1": "3f9a1c", "v2": "a41b07"},
+    "variants": {
+        "a": {"weight": 0.9, "model": "fast", "version": "3f9a1c", "version_name": "v1"},
+        "b": {"weight": 0.1, "model": "fast", "version": "a41b07", "version_name": "v2"},
+    },
     "input_schema": {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]},
     "output_schema": {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]},
 }  # fmt: skip

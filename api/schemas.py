@@ -227,15 +227,25 @@ class Requeued(_Answer):
     requeued: int
 
 
+class Variant(_Answer):
+    """One arm of a program's A/B split."""
+
+    weight: float = Field(description="Share of the jobs, relative to the other variants' weights.")
+    model: str = Field(description="Model used when a submission names none.")
+    version: str = Field(description="As the program's, of what this variant runs.")
+    version_name: str | None = Field(description="The configuration's name of that version.")
+
+
 class Program(_Answer):
     """A DSPy program with a name."""
 
     object: Literal["program"]
     name: str
-    version: str
+    version: str = Field(description="Changes with whatever decides what the program does.")
     model: str = Field(description="Model used when a submission names none.")
     description: str | None
-    variants: dict[str, float]
+    versions: dict[str, str] = Field(description="Compiled versions by the configuration's name, as far as in use.")
+    variants: dict[str, Variant]
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
 

@@ -166,6 +166,15 @@ class ResultPage(_Read):
     """Whether more results will come."""
 
 
+class Variant(_Read):
+    """One arm of a program's A/B split."""
+
+    weight: float | None = None
+    model: str | None = None
+    version: str | None = None
+    version_name: str | None = None
+
+
 class Program(_Read):
     """A program the operator configured."""
 
@@ -173,7 +182,8 @@ class Program(_Read):
     version: str | None = None
     model: str | None = None
     description: str | None = None
-    variants: list[Any] | dict[str, Any] | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    variants: dict[str, Variant] = Field(default_factory=dict)
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
 

@@ -103,7 +103,7 @@ class Runner:
         except ValidationError as error:
             return failures.invalid_input(error)
         with dspy.context(lm=model, adapter=program.adapter, disable_history=True, trace=[], job=context):
-            prediction = program.for_one_job()(**inputs)
+            prediction = program.arms[""].for_one_job()(**inputs)
         try:
             return program.types.write_output(prediction)
         except (ValidationError, PydanticSerializationError, TypeError) as error:
