@@ -72,7 +72,8 @@ _READ = ("invalid_parameter", "not_found", "gone", "unavailable")
 _CHANGE = (*_READ, "conflict")
 _BODY = ("malformed_body", "payload_too_large", "unsupported_media_type", "invalid_request_body")
 _SUBMIT = (
-    "invalid_parameter", *_BODY, "invalid_input", "unknown_program", "unknown_model", "queue_full", "unavailable"
+    "invalid_parameter", *_BODY, "invalid_input", "unknown_program", "unknown_model",
+    "unknown_variant", "queue_full", "unavailable"
 )  # fmt: skip
 #: How a job itself can end, with the status `POST /v1/predict` gives it.
 _JOB_FAILURES = (

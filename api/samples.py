@@ -130,6 +130,7 @@ _DETAILS = {
     "invalid_input": 'inputs.question: "question" is a required property',
     "unknown_program": "There is no program 'q'; there are: qa.",
     "unknown_model": "There is no model 'x'; there are: fast.",
+    "unknown_variant": "The program 'qa' has no variant 'c'; there are: a, b.",
     "not_found": "There is no job 'job_x'.",
     "gone": "The job was erased or its retention is over.",
     "conflict": "Its present state does not allow this.",
@@ -145,6 +146,6 @@ _MORE: dict[str, dict[str, Any]] = {
     code: {"errors": [{"param": param, "code": code, "detail": _DETAILS[code]}]}
     for code, param in {
         "invalid_parameter": "limit", "invalid_request_body": "webhok", "invalid_input": "inputs.question",
-        "unknown_program": "program", "unknown_model": "model",
+        "unknown_program": "program", "unknown_model": "model", "unknown_variant": "variant",
     }.items()
 }  # fmt: skip

@@ -34,10 +34,11 @@ def submit(
 ) -> Flow[Job]:
     """Queue one job.
 
-    `options` are the contract's fields by name: model, parameters, use_cache, cache, priority, custom_id, request_id,
-    timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook. `cache` is `{"mode"?, "max_age_seconds"?,
-    "namespace"?}` with the mode `default`, `refresh`, `only` or `off`. With an `idempotency_key` of your own the
-    same submission queues one job however often it is made, within a day; without, only this call's own tries do.
+    `options` are the contract's fields by name: model, variant, parameters, use_cache, cache, priority, custom_id,
+    request_id, timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook. `cache` is `{"mode"?,
+    "max_age_seconds"?, "namespace"?}` with the mode `default`, `refresh`, `only` or `off`. With an `idempotency_key`
+    of your own the same submission queues one job however often it is made, within a day; without, only this call's
+    own tries do.
 
     Raises:
         ApiError: `idempotency_mismatch`: the key was used for another submission.
@@ -115,7 +116,7 @@ def submit_batch(
 ) -> Flow[Batch]:
     """Queue many jobs of one program, all or none.
 
-    An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}}`. The items are read to their end before
+    An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}, "variant"?: "…"}`. The items are read to their end before
     anything is sent, and kept on disk when they are large. Options as for `submit`; all items share them.
 
     Raises:
