@@ -116,8 +116,8 @@ def submit_batch(
 ) -> Flow[Batch]:
     """Queue many jobs of one program, all or none.
 
-    An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}, "variant"?: "…"}`. The items are read to their end before
-    anything is sent, and kept on disk when they are large. Options as for `submit`; all items share them.
+    An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}, "variant"?: "…"}`. The items are read to their
+    end before anything is sent, and kept on disk when they are large. Options as for `submit`; all items share them.
 
     Raises:
         ApiError: `invalid_input` and its like name every bad item in `problem.errors`.

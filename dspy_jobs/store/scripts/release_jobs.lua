@@ -1,5 +1,6 @@
 -- Send the next jobs of a batch to the workers, in chunks of the given sizes, or smaller ones where a chunk's jobs are
--- of several queues. Jobs that somebody canceled meanwhile are passed over. Returns the number released so far, or -1 if the pointer moved under the caller.
+-- of several queues. Jobs that somebody canceled meanwhile are passed over. Returns the number released so far, or -1
+-- if the pointer moved under the caller.
 -- ARGV: now, batch, template, expected pointer, chunk sizes…
 local now, batch, pointer = clock(ARGV[1]), ARGV[2], tonumber(ARGV[4])
 local key = batch_key(batch)
