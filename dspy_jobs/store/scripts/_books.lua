@@ -53,6 +53,26 @@ local function keep_books(key)
   end
 end
 
+-- What is kept of a variant as a whole, for comparing it with others of its program.
+local OF_A_VARIANT = {'jobs', 'failed', 'hit', 'coalesced', 'calls', 'cost', 'unpriced', 'lost'}
+
+-- Add to the numbers of the job's variant, if it has one; they stay as long after the last of it as the books do.
+local function count_for_variant(f, amounts)
+  if f.variant == '' then return end
+  local key = 'dj:variant:' .. f.program .. ':' .. f.variant
+  for _, metric in ipairs(OF_A_VARIANT) do add(key, metric, amounts[metric] or 0) end
+  redis.call('PEXPIRE', key, redis.call('HGET', 'dj:budgets', 'kept') or 400 * DAY)
+end
+
+-- Count how long a job of a variant ran, in milliseconds: the sum, and a histogram whose buckets grow by a constant
+-- factor, so that any quantile can be told to 2 % (Masson, Rim and Lee, "DDSketch", VLDB 2019).
+local function count_latency(f, elapsed)
+  if f.variant == '' then return end
+  local key = 'dj:variant:' .. f.program .. ':' .. f.variant
+  add(key, 'run_ms', elapsed)
+  add(key, 'b' .. math.ceil(math.log(math.max(1, elapsed)) / math.log(1.02 / 0.98)), 1)
+end
+
 -- Add to the books of the day, under the job's model, variant, program and client.
 local function enter(f, now, amounts)
   local key, sums = costs_key(now), {}
@@ -60,6 +80,7 @@ local function enter(f, now, amounts)
   for metric, amount in pairs(amounts) do bump(sums, key, prefix .. metric, amount) end
   add_all(sums)
   keep_books(key)
+  count_for_variant(f, amounts)
 end
 
 -- Count money against the budgets of the day and the month.

@@ -6,6 +6,8 @@ local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
 redis.call('SREM', held_key(worker), id) -- first, for a full Redis lets a script go on that has begun by freeing
 book(id, f, 8, now)
-if ARGV[5] == 'succeeded' then note_pace(f, now - tonumber(redis.call('HGET', job_key(id), 'attempt_at')), 8) end
+local elapsed = now - tonumber(redis.call('HGET', job_key(id), 'attempt_at'))
+if ARGV[5] == 'succeeded' then note_pace(f, elapsed, 8) end
+if ARGV[5] ~= 'canceled' then count_latency(f, elapsed) end
 end_job(id, f, ARGV[5], ARGV[6], now, ARGV[7] ~= '' and {how = ARGV[7]} or nil)
 return 'finished'

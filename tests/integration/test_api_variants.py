@@ -1,0 +1,144 @@
+"""A program that is split in variants, over HTTP: assignment, explicit choice, what jobs and batches then say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from dspy_jobs import names
+from dspy_jobs.descriptions import ProgramDescription, VariantDescription
+from dspy_jobs.store import SyncStore
+from tests.integration.conftest import StartApi
+from tests.integration.played_worker import MODEL, PlayedWorker
+
+OTHER = "sandbox-slow"
+SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+
+
+@pytest.fixture
+def api(api: httpx.Client, store: SyncStore) -> httpx.Client:
+    """A client of a service that also runs `split`: three parts of `a`, one of `b`, none of `off`."""
+    variants = {
+        "a": VariantDescription(weight=3, model=MODEL, version="va", version_name="v1"),
+        "b": VariantDescription(weight=1, model=OTHER, version="vb", version_name="v2"),
+        "off": VariantDescription(weight=0, model=MODEL, version="va", version_name="v1"),
+    }
+    description = ProgramDescription(
+        name="split", version="va", model=MODEL, versions={"v1": "va", "v2": "vb"}, variants=variants,
+        input_schema=SCHEMA, output_schema={"type": "object"},
+    )  # fmt: skip
+    store.redis.hset(names.PROGRAMS, "split", orjson.dumps(description.model_dump()))
+    store.redis.publish(names.PROGRAMS_CHANNEL, "test")
+    return api
+
+
+def submit(api: httpx.Client, **more: Any) -> dict[str, Any]:
+    """Submit a job of the program that is split."""
+    answer = api.post("/v1/jobs", json={"program": "split", "inputs": {"text": "t"}, **more})
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def submit_batch(api: httpx.Client, items: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """Submit a batch of it."""
+    whole = [{"inputs": {"text": "t"}, **item} for item in items]
+    answer = api.post("/v1/batches", json={"program": "split", "items": whole, **more})
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def test_a_program_shows_its_variants(api: httpx.Client) -> None:
+    """With weight, model and version of each."""
+    shown = api.get("/v1/programs/split").json()
+    assert shown["variants"]["b"] == {"weight": 1.0, "model": OTHER, "version": "vb", "version_name": "v2"}
+    assert shown["versions"] == {"v1": "va", "v2": "vb"}
+
+
+@pytest.mark.parametrize("stick", ["request_id", "custom_id"])
+def test_a_job_sticks_to_its_variant_by_what_the_caller_gave(api: httpx.Client, stick: str) -> None:
+    """The same id gets the same variant each time; many ids get both, each with its model and version."""
+    seen = Counter[str]()
+    for number in range(40):
+        first, again = (submit(api, **{stick: f"u{number}"}) for _ in range(2))
+        assert first["variant"] == again["variant"]
+        assert (first["model"], first["program_version"]) == {"a": (MODEL, "va"), "b": (OTHER, "vb")}[first["variant"]]
+        assert api.get(f"/v1/jobs/{first['id']}").json()["variant"] == first["variant"]
+        seen[first["variant"]] += 1
+    assert seen.keys() == {"a", "b"}
+    assert seen["a"] > seen["b"]
+
+
+def test_a_variant_can_be_chosen(api: httpx.Client) -> None:
+    """Also one that gets nobody by itself; a model asked for goes before the variant's."""
+    assert submit(api, variant="off")["variant"] == "off"
+    job = submit(api, variant="b", model=MODEL)
+    assert (job["variant"], job["model"], job["program_version"]) == ("b", MODEL, "vb")
+    listed = api.get("/v1/jobs", params={"variant": "b"}).json()["data"]
+    assert [found["id"] for found in listed] == [job["id"]]
+
+
+@pytest.mark.parametrize("program", ["split", "qa"])
+def test_an_unknown_variant_is_refused(api: httpx.Client, program: str) -> None:
+    """Of a job, of a batch, of an item; also where the program is not split at all."""
+    inputs = {"text": "t"} if program == "split" else {"question": "?"}
+    job = {"program": program, "inputs": inputs, "variant": "c"}
+    batch = {"program": program, "items": [{"inputs": inputs}], "variant": "c"}
+    for path, body in (("/v1/jobs", job), ("/v1/predict", job), ("/v1/batches", batch)):
+        refused = api.post(path, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (422, "unknown_variant")
+        assert refused.json()["errors"][0]["param"] == "variant"
+    items = [{"inputs": inputs}, {"inputs": inputs, "variant": "c", "custom_id": "x"}]
+    refused = api.post("/v1/batches", json={"program": program, "items": items}).json()
+    mistake = refused["errors"][0]
+    assert (mistake["line"], mistake["custom_id"], mistake["param"], mistake["code"]) == (
+        2, "x", "variant", "unknown_variant",
+    )  # fmt: skip
+
+
+def test_a_batch_is_split(api: httpx.Client, store: SyncStore, worker: PlayedWorker) -> None:
+    """Items go where their ids send them, into several queues; results say which variant they are of."""
+    items = [{"custom_id": f"u{number}"} for number in range(60)]
+    batch = submit_batch(api, items, request_id="one for all")
+    assert (batch["model"], batch["program_version"], batch["counts"]["total"]) == (MODEL, "va", 60)
+    shown = {queue["model"]: queue["queued"] for queue in api.get("/v1/queues").json()["data"]}
+    worker.succeed_all(worker.jobs_of(batch["id"]))
+    results = api.get(f"/v1/batches/{batch['id']}/results", params={"order": "input"})
+    jobs = [orjson.loads(line) for line in results.text.splitlines()]
+    chosen = Counter((job["variant"], job["model"]) for job in jobs)
+    assert chosen.keys() == {("a", MODEL), ("b", OTHER)}
+    assert (shown[MODEL], shown[OTHER]) == (chosen["a", MODEL], chosen["b", OTHER])
+    alone = submit(api, custom_id="u7")
+    assert alone["variant"] == jobs[7]["variant"], "an item is the same item outside a batch"
+
+
+def test_a_batch_can_choose_for_all_and_an_item_for_itself(api: httpx.Client, worker: PlayedWorker) -> None:
+    """The item's own choice counts; what its arm runs is on record for it."""
+    batch = submit_batch(api, [{}, {"variant": "a"}], variant="b")
+    assert batch["program_version"] == "vb"
+    shown = [api.get(f"/v1/jobs/{job_id}").json() for job_id in worker.jobs_of(batch["id"])]
+    found = [(job["variant"], job["model"], job["program_version"]) for job in shown]
+    assert found == [("b", OTHER, "vb"), ("a", MODEL, "va")]
+    line = b'{"inputs": {"text": "t"}, "variant": "a"}\n'
+    upload = {"content-type": "application/x-ndjson"}
+    lines = api.post("/v1/batches?program=split&variant=b", content=line, headers=upload).json()
+    assert api.get(f"/v1/jobs/{worker.jobs_of(lines['id'])[0]}").json()["variant"] == "a"
+
+
+def test_jobs_of_a_client_stick_together(start_api: StartApi, api: httpx.Client, store: SyncStore) -> None:
+    """Where a trusted proxy names clients, each client's jobs without ids of their own are of one variant."""
+    client = start_api(DSPY_JOBS_API_CLIENT_HEADER="X-Client")
+    job = {"program": "split", "inputs": {"text": "t"}}
+    seen = {
+        name: {client.post("/v1/jobs", json=job, headers={"x-client": name}).json()["variant"] for _ in range(4)}
+        for name in (f"client-{number}" for number in range(12))
+    }
+    assert {len(variants) for variants in seen.values()} == {1}
+    assert set.union(*seen.values()) == {"a", "b"}
+    job_id = client.post("/v1/jobs", json=job, headers={"x-client": "acme"}).json()["id"]
+    assert store.redis.hget(names.job(job_id), "client") == b"acme"
+    refused = client.post("/v1/jobs", json=job, headers={"x-client": "a|b"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameter")
