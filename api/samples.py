@@ -93,7 +93,7 @@ PAUSED_BATCH = _batch(status="paused", pause_reason="operator", paused_at=_NOW +
 CANCELING_BATCH = _batch(status="canceling")
 BATCHES = {"data": [BATCH], "has_more": False, "next": None}
 
-PROGRAM = {
+PROGRAM: dict[str, Any] = {
     "object": "program", "name": "qa", "version": "3f9a1c", "model": "fast", "description": "Answers a question.",
     "versions": {"v1": "3f9a1c", "v2": "a41b07"},
     "variants": {
@@ -103,6 +103,17 @@ PROGRAM = {
     "input_schema": {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]},
     "output_schema": {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]},
 }  # fmt: skip
+SCORE = {
+    "object": "score", "job_id": _JOB_ID, "program": "qa", "variant": "b", "name": "accuracy", "value": 0.9,
+}  # fmt: skip
+VARIANTS = [
+    {
+        "object": "variant", "name": "b", **PROGRAM["variants"]["b"], "jobs": 120, "failed": 3, "error_rate": 0.025,
+        "cached": 12, "cost_usd": 0.0024, "cost_per_job": 0.00002,
+        "latency": {"mean_seconds": 1.31, "p50_seconds": 1.1, "p95_seconds": 2.4},
+        "scores": {"accuracy": {"n": 80, "mean": 0.87}},
+    }
+]  # fmt: skip
 QUEUE = {
     "object": "queue", "name": "dspy.fast", "model": "fast", "queued": 12, "running": 128, "oldest_wait_seconds": 0.8,
     "gate": {"open": True, "reason": None, "until": None}, "workers": 1,

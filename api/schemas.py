@@ -113,6 +113,18 @@ class JobResult(_Answer):
     ended_at: datetime | None
     expires_at: datetime | None = Field(description="By when it must start; null once it has.")
     metadata: dict[str, str | float | bool | None] | None
+    scores: dict[str, float] | None = Field(None, description="What callers gave it, by name.")
+
+
+class Score(_Answer):
+    """A number a caller gave an ended job, for comparing the variants of its program."""
+
+    object: Literal["score"]
+    job_id: str
+    program: str
+    variant: str | None
+    name: str
+    value: float
 
 
 class Job(JobResult):
@@ -248,6 +260,43 @@ class Program(_Answer):
     variants: dict[str, Variant]
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
+
+
+class RunTimes(_Answer):
+    """Seconds that the last attempts of jobs ran; the quantiles are told to 2 %. Null where none has run."""
+
+    mean_seconds: float | None
+    p50_seconds: float | None
+    p95_seconds: float | None
+
+
+class ScoreSummary(_Answer):
+    """Scores of one name."""
+
+    n: int
+    mean: float
+    values: list[float] | None = Field(None, description="All of them, with `scores=true`.")
+
+
+class VariantReport(Variant):
+    """A variant, and what became of its jobs: all that ended, however they got to it."""
+
+    object: Literal["variant"]
+    name: str
+    jobs: int = Field(description="Jobs that succeeded or failed.")
+    failed: int
+    error_rate: float | None = Field(description="Failed jobs of all; null where none has ended.")
+    cached: int = Field(description="Jobs whose output was made before: by the cache, or by a job like it.")
+    cost_usd: float | None = Field(description="Of all calls, also of failed attempts; null where a part is unknown.")
+    cost_per_job: float | None
+    latency: RunTimes
+    scores: dict[str, ScoreSummary]
+
+
+class VariantReports(_Answer):
+    """The variants of a program, by name."""
+
+    data: list[VariantReport]
 
 
 class ProgramList(_Answer):

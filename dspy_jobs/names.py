@@ -33,7 +33,7 @@ a test holds the two against each other.
 | dj:waiting_clients | set | clients with jobs that wait for their budget | permanent, emptied |
 | dj:client:{client}:parked | list | jobs that wait for their client's budget | emptied |
 | dj:costs:{yyyymmdd} | hash | what was spent that day: `model|variant|program|client|metric` | `costs.retention_days` |
-| dj:variant:{program}:{variant} | hash | what became of a variant's jobs: counts, cost, run times | `costs.retention_days` |
+| dj:variant:{program}:{variant} | hash | what became of its jobs: counts, cost, run times | `costs.retention_days` |
 | dj:scores:{program}:{variant}:{name} | hash | values that callers gave jobs, by job | as a scored job's own |
 | dj:scores:{program} | zset | names of a program's scores, by the time of the last | as a scored job's own |
 | dj:spent:{yyyymmdd}, dj:spent:{yyyymm} | hash | nano-dollars by client, `*` for all | `costs.retention_days` |

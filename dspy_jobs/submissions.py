@@ -134,6 +134,15 @@ class BatchSubmission(_Options):
     limits: BatchLimits | None = Field(None, description="What pauses the batch.")
 
 
+class ScoreSubmission(_Submission):
+    """What a caller thinks of a job's output, as a number."""
+
+    name: Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")] = Field(
+        description="What was measured, for example `accuracy`."
+    )
+    value: Annotated[float, Field(strict=True, allow_inf_nan=False)] = Field(description="How much of it.")
+
+
 class BatchItem(_Submission):
     """One job of a batch."""
 

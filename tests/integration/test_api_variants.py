@@ -142,3 +142,77 @@ def test_jobs_of_a_client_stick_together(start_api: StartApi, api: httpx.Client,
     assert store.redis.hget(names.job(job_id), "client") == b"acme"
     refused = client.post("/v1/jobs", json=job, headers={"x-client": "a|b"})
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameter")
+
+
+# ---- scores and comparison ---------------------------------------------------------------------------------------
+
+
+def score(api: httpx.Client, job_id: str, name: str = "accuracy", value: Any = 0.9) -> httpx.Response:
+    """Give a job a score."""
+    return api.post(f"/v1/jobs/{job_id}/score", json={"name": name, "value": value})
+
+
+def test_an_ended_job_can_be_scored(api: httpx.Client, worker: PlayedWorker) -> None:
+    """Answered with what is kept; the same name again replaces it, and the job shows every name's."""
+    job = submit(api, variant="b")
+    assert "scores" not in job
+    worker.succeed(job["id"])
+    kept = {"object": "score", "job_id": job["id"], "program": "split", "variant": "b", "name": "accuracy"}
+    for value in (0.5, -1e300, 7):
+        answer = score(api, job["id"], value=value)
+        assert (answer.status_code, answer.json()) == (200, {**kept, "value": value})
+    assert score(api, job["id"], "style", 0.1).status_code == 200
+    assert api.get(f"/v1/jobs/{job['id']}").json()["scores"] == {"accuracy": 7.0, "style": 0.1}
+
+
+def test_a_job_without_a_variant_can_be_scored_too(api: httpx.Client, worker: PlayedWorker) -> None:
+    """Its program may be split later."""
+    job = api.post("/v1/jobs", json={"program": "qa", "inputs": {"question": "?"}}).json()
+    worker.fail(job["id"])
+    assert score(api, job["id"]).json()["variant"] is None
+    assert api.get("/v1/programs/qa/variants").json() == {"data": []}
+
+
+def test_what_cannot_be_scored_is_refused(api: httpx.Client, worker: PlayedWorker) -> None:
+    """Unfinished, unknown and erased jobs, and what is no score."""
+    job = submit(api)
+    assert (score(api, job["id"]).status_code, score(api, job["id"]).json()["code"]) == (409, "conflict")
+    assert score(api, "job_" + "0" * 26).status_code == 404
+    worker.succeed(job["id"])
+    for wrong in (
+        {"name": "a", "value": "1"}, {"name": "a", "value": True}, {"name": "a", "value": None}, {"name": "a"},
+        {"name": "", "value": 1}, {"name": "a b", "value": 1}, {"name": "x" * 65, "value": 1},
+        {"name": "a", "value": 1, "more": 1},
+    ):  # fmt: skip
+        refused = api.post(f"/v1/jobs/{job['id']}/score", json=wrong)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request_body"), wrong
+    infinite = api.post(f"/v1/jobs/{job['id']}/score", content=b'{"name": "a", "value": 1e999}')
+    assert infinite.status_code in (400, 422)
+    assert "scores" not in api.get(f"/v1/jobs/{job['id']}").json()
+    api.delete(f"/v1/jobs/{job['id']}")
+    assert score(api, job["id"]).status_code == 410
+
+
+def test_variants_are_compared(api: httpx.Client, worker: PlayedWorker) -> None:
+    """Each with what became of its jobs; what nothing is known of is null, not zero."""
+    for number in range(4):
+        job = submit(api, variant="a")
+        worker.fail(job["id"]) if number == 0 else worker.succeed(job["id"])
+        score(api, job["id"], value=number)
+    worker.succeed(submit(api, variant="b")["id"])
+    rows = {row["name"]: row for row in api.get("/v1/programs/split/variants").json()["data"]}
+    assert list(rows) == ["a", "b", "off"]
+    a = rows["a"]
+    assert (a["weight"], a["model"], a["version"], a["version_name"]) == (3, MODEL, "va", "v1")
+    assert (a["jobs"], a["failed"], a["error_rate"], a["cached"]) == (4, 1, 0.25, 0)
+    assert (a["cost_usd"], a["cost_per_job"]) == (0.000006, 0.0000015)
+    assert a["scores"] == {"accuracy": {"n": 4, "mean": 1.5}}
+    assert 0 <= a["latency"]["p50_seconds"] <= a["latency"]["p95_seconds"] < 60
+    assert (rows["b"]["jobs"], rows["b"]["scores"]) == (1, {})
+    assert (rows["off"]["jobs"], rows["off"]["error_rate"], rows["off"]["cost_per_job"]) == (0, None, None)
+    assert set(rows["off"]["latency"].values()) == {None}
+    whole = api.get("/v1/programs/split/variants", params={"scores": "true", "score": "accuracy"}).json()["data"][0]
+    assert sorted(whole["scores"]["accuracy"]["values"]) == [0, 1, 2, 3]
+    other = api.get("/v1/programs/split/variants", params={"score": "other"}).json()["data"][0]
+    assert other["scores"] == {}
+    assert api.get("/v1/programs/absent/variants").status_code == 404
