@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dspy_jobs import __version__
-from dspy_jobs.cli import batches, config, jobs, programs, queues
+from dspy_jobs.cli import batches, config, jobs, programs, queues, variants
 from dspy_jobs.cli.connection import remember
 from dspy_jobs.cli.exit_codes import listing
 from dspy_jobs.cli.failures import FailuresAsExitCodes
@@ -59,6 +59,7 @@ def main() -> None:
 for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel):
     app.command()(command)
 app.add_typer(programs.app, name="programs")
+app.add_typer(variants.app, name="variants")
 app.add_typer(batches.app, name="batch")
 app.add_typer(queues.app, name="queue")
 app.add_typer(config.app, name="config")
