@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import orjson
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from api.catalogue import TOO_DEEP, Mistake, Program
-from api.reading import traceparent
+from api.reading import listed, shortened, traceparent
 from api.resources import Resources
 from dspy_jobs.problems import ProblemError, fail
 from dspy_jobs.settings import Settings
@@ -20,8 +19,6 @@ S = TypeVar("S", bound=_Submission)
 
 #: Mistakes named in one answer.
 MOST_ERRORS = 100
-#: Characters of a caller's own text in an answer.
-_LONGEST_TEXT = 200
 
 
 def read_submission(kind: type[S], content: dict[str, Any]) -> S:
@@ -51,11 +48,6 @@ def _mistake(kind: str, loc: tuple[int | str, ...], message: str) -> Mistake:
     return mistake if loc else {**mistake, "param": None}
 
 
-def shortened(text: str) -> str:
-    """A caller's text as an answer repeats it."""
-    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
-
-
 def refusal(code: str, mistakes: list[Mistake]) -> ProblemError:
     """The problem that names these mistakes."""
     first = mistakes[0]
@@ -77,30 +69,9 @@ async def find_program(resources: Resources, name: str) -> Program:
     if name in resources.settings.programs:
         detail = f"The program {name!r} is configured, but no worker has reported it yet; start a worker."
         raise ProblemError(fail("unavailable", detail).problem, {"retry-after": "2"})
-    known = _listed({*resources.settings.programs, *resources.catalogue.names})
-    raise _unknown("program", f"There is no program {shortened(name)!r}; there are: {known}.")
-
-
-def find_model(settings: Settings, program: Program, asked: str | None) -> str:
-    """The short name of the model a job runs on.
-
-    Raises:
-        ProblemError: there is no such model.
-    """
-    if asked is None:
-        return program.description.model
-    if asked not in settings.models:
-        raise _unknown("model", f"There is no model {shortened(asked)!r}; there are: {_listed(settings.models)}.")
-    return asked
-
-
-def _unknown(what: str, detail: str) -> ProblemError:
-    code = f"unknown_{what}"
-    return fail(code, detail, errors=[{"param": what, "code": code, "detail": detail}])
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+    known = listed({*resources.settings.programs, *resources.catalogue.names})
+    detail = f"There is no program {shortened(name)!r}; there are: {known}."
+    raise fail("unknown_program", detail, errors=[{"param": "program", "code": "unknown_program", "detail": detail}])
 
 
 def check_times(settings: Settings, submission: JobSubmission | BatchSubmission) -> None:
@@ -116,10 +87,13 @@ def check_times(settings: Settings, submission: JobSubmission | BatchSubmission)
         raise refusal("invalid_request_body", [mistake])
 
 
-def shared_record(request: Request, submission: JobSubmission | BatchSubmission, program: Program) -> dict[str, Any]:
-    """What is kept of a submission for the worker and for reading, apart from the inputs; only what was given."""
+def shared_record(request: Request, submission: JobSubmission | BatchSubmission, version: str) -> dict[str, Any]:
+    """What is kept of a submission for the worker and for reading, apart from the inputs; only what was given.
+
+    `version` is the program's, as the job will run it or, of a batch, most jobs may.
+    """
     record = {
-        "program_version": program.description.version,
+        "program_version": version,
         "parameters": submission.parameters and submission.parameters.model_dump(exclude_none=True),
         "timeout_seconds": submission.timeout_seconds,
         "cache": submission.cache_options() or None,

@@ -20,7 +20,9 @@ from api import (
     programs,
     queues,
     results,
+    scores,
     service,
+    variants,
 )
 from api.idempotency import once
 from api.request_scope import RequestScope
@@ -37,6 +39,7 @@ ROUTES = (
     ("DELETE", "/v1/jobs/{job_id}", jobs.delete_job),
     ("POST", "/v1/jobs/{job_id}/cancel", jobs.post_cancel),
     ("POST", "/v1/jobs/{job_id}/retry", jobs.post_retry),
+    ("POST", "/v1/jobs/{job_id}/score", scores.post_score),
     ("POST", "/v1/batches", batches.post_batch),
     ("GET", "/v1/batches", batches.get_batches),
     ("GET", "/v1/batches/{batch_id}", batches.get_batch),
@@ -47,6 +50,7 @@ ROUTES = (
     ("POST", "/v1/batches/{batch_id}/retry", batch_retry.post_retry),
     ("GET", "/v1/programs", programs.get_programs),
     ("GET", "/v1/programs/{name}", programs.get_program),
+    ("GET", "/v1/programs/{name}/variants", variants.get_variants),
     ("GET", "/v1/queues", queues.get_queues),
     ("POST", "/v1/queues/{name}/pause", queues.post_pause),
     ("POST", "/v1/queues/{name}/resume", queues.post_resume),

@@ -62,8 +62,9 @@ async def post_retry(request: Request) -> Response:
 
 
 async def _requeue(resources: Resources, batch: StoredBatch, wanted: BatchRetry) -> int:
-    queue = batch.fields["queue"]
-    slots, largest = await resources.capacity.slots(queue), resources.settings.worker.chunk_size
+    queues = batch.fields["queue"].split(",")
+    slots = max([await resources.capacity.slots(queue) for queue in queues])
+    largest = resources.settings.worker.chunk_size
     lifetimes, requeued, total = Lifetimes.of(resources.settings.jobs), 0, int(batch.fields["total"])
     for start in range(0, total, _STEP):
         ids = await _ended(resources, batch.id, start, wanted)

@@ -17,7 +17,6 @@ from starlette.responses import Response
 from api.admission import (
     check_times,
     encode,
-    find_model,
     find_program,
     read_submission,
     refusal,
@@ -40,6 +39,7 @@ from api.reading import (
     wait_seconds,
 )
 from api.resources import Resources, resources_of
+from api.routing import Routing, client_of
 from api.uploads import Upload
 from dspy_jobs import chores, names
 from dspy_jobs.ids import is_batch_id, new_batch_id
@@ -59,7 +59,7 @@ _BREATH = 500
 STATUSES = tuple(status.value for status in BatchStatus)
 #: The batch's own fields, which an NDJSON upload gives as query parameters.
 FIELDS = tuple(PARAMETERS)
-_TEXTS = ("program", "model", "priority", "request_id", "cache", "cache_namespace")
+_TEXTS = ("program", "model", "variant", "priority", "request_id", "cache", "cache_namespace")
 
 
 # ---- submit ----------------------------------------------------------------------------------------------------
@@ -145,18 +145,20 @@ async def _begin(request: Request, resources: Resources, content: dict[str, Any]
         detail = "is missing: the name of a program, see GET /v1/programs"
         raise refusal("invalid_request_body", [{"param": "program", "code": "invalid_request_body", "detail": detail}])
     program = await find_program(resources, submission.program)
-    model = find_model(settings, program, submission.model)
+    routing = Routing.of(settings, program, submission, client_of(request, settings))
     head = BatchHead(
         id=reservation.id if reservation else new_batch_id(),
-        queue=names.queue(model),
+        queue=names.queue(routing.default_model),
         step=submission.priority.step,
         program=program.description.name,
-        model=model,
+        model=routing.default_model,
         max_attempts=submission.max_attempts or settings.jobs.max_attempts,
         lifetimes=Lifetimes.of(settings.jobs, submission.expires_in_seconds),
+        client=routing.client,
     )
-    upload = Upload(resources, head, program, reservation)
-    return upload, encode(shared_record(request, submission, program))
+    record = shared_record(request, submission, routing.version(submission.variant or ""))
+    upload = Upload(resources, head, routing, record["program_version"], reservation)
+    return upload, encode(record)
 
 
 async def _discard(resources: Resources, upload: Upload) -> None:

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from api.admission import (
     check_times,
     encode,
-    find_model,
     find_program,
     read_submission,
     refusal,
@@ -22,7 +21,7 @@ from api.answers import json_answer, problem_answer, tagged_answer
 from api.idempotency import reservation_of
 from api.reading import bad_cursor, bad_parameter, choice, json_body, page_size, query, wait_seconds
 from api.resources import Resources, resources_of
-from dspy_jobs import names
+from api.routing import Routing, client_of
 from dspy_jobs.ids import is_batch_id, is_job_id, new_job_id
 from dspy_jobs.problems import CODES, Problem, ProblemError, fail
 from dspy_jobs.states import JobStatus
@@ -96,26 +95,33 @@ async def submit(request: Request, resources: Resources) -> StoredJob:
     submission = read_submission(JobSubmission, content)
     check_times(settings, submission)
     program = await find_program(resources, submission.program or BUILT_IN_PROGRAM)
-    model = find_model(settings, program, submission.model)
+    routing = Routing.of(settings, program, submission, client_of(request, settings))
     inputs = submission.program_inputs()
     if mistakes := program.mistakes(inputs):
         raise refusal("invalid_input", mistakes)
-    record = shared_record(request, submission, program)
+    job_id = reservation.id if reservation else new_job_id()
+    route = routing.route(job_id, submission.request_id, submission.custom_id)
+    record = shared_record(request, submission, routing.version(route.variant))
     record["inputs"] = inputs
     if submission.custom_id is not None:
         record["custom_id"] = submission.custom_id
-    job_id = reservation.id if reservation else new_job_id()
-    return await _queue(resources, job_id, submission, program.description.name, model, record)
+    attempts = submission.max_attempts or settings.jobs.max_attempts
+    fields = {"program": program.description.name, "model": route.model, "max_attempts": attempts}
+    fields |= {"variant": route.variant} if route.variant else {}
+    fields |= {"client": routing.client} if routing.client != "default" else {}
+    return await _queue(resources, job_id, submission, route.queue, fields, record)
 
 
 async def _queue(
-    resources: Resources, job_id: str, submission: JobSubmission, program: str, model: str, record: dict[str, Any]
+    resources: Resources,
+    job_id: str,
+    submission: JobSubmission,
+    queue: str,
+    fields: dict[str, Any],
+    record: dict[str, Any],
 ) -> StoredJob:
     settings = resources.settings
-    queue = names.queue(model)
     lifetimes = Lifetimes.of(settings.jobs, submission.expires_in_seconds)
-    attempts = submission.max_attempts or settings.jobs.max_attempts
-    fields = {"program": program, "model": model, "max_attempts": attempts}
     # Asked for before the job is accepted: nothing may fail between that and the answer.
     slots = await resources.capacity.slots(queue)
     accepted, number = await resources.store.run(

@@ -72,7 +72,8 @@ _READ = ("invalid_parameter", "not_found", "gone", "unavailable")
 _CHANGE = (*_READ, "conflict")
 _BODY = ("malformed_body", "payload_too_large", "unsupported_media_type", "invalid_request_body")
 _SUBMIT = (
-    "invalid_parameter", *_BODY, "invalid_input", "unknown_program", "unknown_model", "queue_full", "unavailable"
+    "invalid_parameter", *_BODY, "invalid_input", "unknown_program", "unknown_model",
+    "unknown_variant", "queue_full", "unavailable"
 )  # fmt: skip
 #: How a job itself can end, with the status `POST /v1/predict` gives it.
 _JOB_FAILURES = (
@@ -135,6 +136,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/jobs/{job_id}/retry"): Operation(
         "retry_job", "jobs", "Queue a job again", {202: _ACCEPTED_JOB}, _CHANGE, (_JOB_ID,)
+    ),
+    ("POST", "/v1/jobs/{job_id}/score"): Operation(
+        "score_job", "jobs", "Give an ended job a score, to compare its program's variants by",
+        {200: Answer("The score, which replaces one of the same name.", "Score", samples.SCORE)},
+        (*_CHANGE, *_BODY), (_JOB_ID,), _body("ScoreSubmission", score={"name": "accuracy", "value": 0.9}),
     ),
     ("DELETE", "/v1/jobs/{job_id}"): Operation(
         "erase_job", "jobs", "Erase a job's inputs and outputs", {204: Answer("Erased.")}, _CHANGE, (_JOB_ID,)
@@ -209,6 +215,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "read_program", "service", "Read a program with its schemas",
         {200: Answer("The program.", "Program", samples.PROGRAM)},
         ("invalid_parameter", "not_found", "unavailable"), (_parameter("name", "path", "The program's name."),),
+    ),
+    ("GET", "/v1/programs/{name}/variants"): Operation(
+        "list_variants", "service", "Compare the variants of a program",
+        {200: Answer("Every variant with its numbers.", "VariantReports", {"data": samples.VARIANTS})},
+        ("invalid_parameter", "not_found", "unavailable"),
+        (
+            _parameter("name", "path", "The program's name."),
+            _query("scores", "Give all values of the scores too.", enum=["true", "false"], default="false"),
+            _query("score", "Only scores of this name."),
+        ),
     ),
     ("GET", "/v1/queues"): Operation(
         "list_queues", "service", "List queues", {200: Answer("Every queue.", "QueueList", {"data": [samples.QUEUE]})}

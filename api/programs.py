@@ -24,12 +24,20 @@ async def get_programs(request: Request) -> Response:
 
 async def get_program(request: Request) -> Response:
     """One program with its schemas."""
-    resources = resources_of(request)
     query(request, ())
-    name = request.path_params["name"]
+    return json_answer(_view(await program_of(request)))
+
+
+async def program_of(request: Request) -> Program:
+    """The program that a request's path names.
+
+    Raises:
+        ProblemError: there is none (404), or no worker has described it yet.
+    """
+    resources, name = resources_of(request), request.path_params["name"]
     if name not in resources.settings.programs and await resources.catalogue.find(name) is None:
         raise fail("not_found", f"There is no program {name!r}; see GET /v1/programs.")
-    return json_answer(_view(await find_program(resources, name)))
+    return await find_program(resources, name)
 
 
 def _view(program: Program) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Any
 
 import orjson
@@ -17,6 +17,8 @@ NDJSON = "application/x-ndjson"
 #: Most entries of a listing in one answer.
 LARGEST_PAGE = 100
 _DEFAULT_PAGE = 20
+#: Characters of a caller's own text in an answer.
+_LONGEST_TEXT = 200
 
 _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?0*(\d+)"?\s*(?:$|[,;])', re.IGNORECASE)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
@@ -154,6 +156,16 @@ def number(values: dict[str, str], name: str, default: int, largest: int) -> int
 def page_size(values: dict[str, str]) -> int:
     """A listing's `limit`."""
     return number(values, "limit", _DEFAULT_PAGE, LARGEST_PAGE)
+
+
+def shortened(text: str) -> str:
+    """A caller's text as an answer repeats it."""
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
+
+
+def listed(names: Iterable[str]) -> str:
+    """What there is, where something else was asked for."""
+    return ", ".join(sorted(names)) or "none"
 
 
 def bad_cursor() -> ProblemError:

@@ -93,12 +93,27 @@ PAUSED_BATCH = _batch(status="paused", pause_reason="operator", paused_at=_NOW +
 CANCELING_BATCH = _batch(status="canceling")
 BATCHES = {"data": [BATCH], "has_more": False, "next": None}
 
-PROGRAM = {
+PROGRAM: dict[str, Any] = {
     "object": "program", "name": "qa", "version": "3f9a1c", "model": "fast", "description": "Answers a question.",
-    "variants": {},
+    "versions": {"v1": "3f9a1c", "v2": "a41b07"},
+    "variants": {
+        "a": {"weight": 0.9, "model": "fast", "version": "3f9a1c", "version_name": "v1"},
+        "b": {"weight": 0.1, "model": "fast", "version": "a41b07", "version_name": "v2"},
+    },
     "input_schema": {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]},
     "output_schema": {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]},
 }  # fmt: skip
+SCORE = {
+    "object": "score", "job_id": _JOB_ID, "program": "qa", "variant": "b", "name": "accuracy", "value": 0.9,
+}  # fmt: skip
+VARIANTS = [
+    {
+        "object": "variant", "name": "b", **PROGRAM["variants"]["b"], "jobs": 120, "failed": 3, "error_rate": 0.025,
+        "cached": 12, "cost_usd": 0.0024, "cost_per_job": 0.00002,
+        "latency": {"mean_seconds": 1.31, "p50_seconds": 1.1, "p95_seconds": 2.4},
+        "scores": {"accuracy": {"n": 80, "mean": 0.87}},
+    }
+]  # fmt: skip
 QUEUE = {
     "object": "queue", "name": "dspy.fast", "model": "fast", "queued": 12, "running": 128, "oldest_wait_seconds": 0.8,
     "gate": {"open": True, "reason": None, "until": None}, "workers": 1,
@@ -126,6 +141,7 @@ _DETAILS = {
     "invalid_input": 'inputs.question: "question" is a required property',
     "unknown_program": "There is no program 'q'; there are: qa.",
     "unknown_model": "There is no model 'x'; there are: fast.",
+    "unknown_variant": "The program 'qa' has no variant 'c'; there are: a, b.",
     "not_found": "There is no job 'job_x'.",
     "gone": "The job was erased or its retention is over.",
     "conflict": "Its present state does not allow this.",
@@ -141,6 +157,6 @@ _MORE: dict[str, dict[str, Any]] = {
     code: {"errors": [{"param": param, "code": code, "detail": _DETAILS[code]}]}
     for code, param in {
         "invalid_parameter": "limit", "invalid_request_body": "webhok", "invalid_input": "inputs.question",
-        "unknown_program": "program", "unknown_model": "model",
+        "unknown_program": "program", "unknown_model": "model", "unknown_variant": "variant",
     }.items()
 }  # fmt: skip

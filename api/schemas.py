@@ -113,6 +113,18 @@ class JobResult(_Answer):
     ended_at: datetime | None
     expires_at: datetime | None = Field(description="By when it must start; null once it has.")
     metadata: dict[str, str | float | bool | None] | None
+    scores: dict[str, float] | None = Field(None, description="What callers gave it, by name.")
+
+
+class Score(_Answer):
+    """A number a caller gave an ended job, for comparing the variants of its program."""
+
+    object: Literal["score"]
+    job_id: str
+    program: str
+    variant: str | None
+    name: str
+    value: float
 
 
 class Job(JobResult):
@@ -227,17 +239,64 @@ class Requeued(_Answer):
     requeued: int
 
 
+class Variant(_Answer):
+    """One arm of a program's A/B split."""
+
+    weight: float = Field(description="Share of the jobs, relative to the other variants' weights.")
+    model: str = Field(description="Model used when a submission names none.")
+    version: str = Field(description="As the program's, of what this variant runs.")
+    version_name: str | None = Field(description="The configuration's name of that version.")
+
+
 class Program(_Answer):
     """A DSPy program with a name."""
 
     object: Literal["program"]
     name: str
-    version: str
+    version: str = Field(description="Changes with whatever decides what the program does.")
     model: str = Field(description="Model used when a submission names none.")
     description: str | None
-    variants: dict[str, float]
+    versions: dict[str, str] = Field(description="Compiled versions by the configuration's name, as far as in use.")
+    variants: dict[str, Variant]
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
+
+
+class RunTimes(_Answer):
+    """Seconds that the last attempts of jobs ran; the quantiles are told to 2 %. Null where none has run."""
+
+    mean_seconds: float | None
+    p50_seconds: float | None
+    p95_seconds: float | None
+
+
+class ScoreSummary(_Answer):
+    """Scores of one name."""
+
+    n: int
+    mean: float
+    values: list[float] | None = Field(None, description="All of them, with `scores=true`.")
+
+
+class VariantReport(Variant):
+    """A variant, and what became of its jobs: all that ended, however they got to it."""
+
+    object: Literal["variant"]
+    name: str
+    jobs: int = Field(description="Jobs that succeeded or failed.")
+    failed: int
+    error_rate: float | None = Field(description="Failed jobs of all; null where none has ended.")
+    cached: int = Field(description="Jobs whose output was made before: by the cache, or by a job like it.")
+    cost_usd: float | None = Field(description="Of all calls, also of failed attempts; null where a part is unknown.")
+    cost_per_job: float | None
+    latency: RunTimes
+    scores: dict[str, ScoreSummary]
+
+
+class VariantReports(_Answer):
+    """The variants of a program, by name."""
+
+    data: list[VariantReport]
 
 
 class ProgramList(_Answer):

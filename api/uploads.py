@@ -7,6 +7,7 @@ bounded by a group of items and the set of their custom ids, however long the up
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,14 @@ import orjson
 from pydantic import ValidationError
 
 from api.admission import MOST_ERRORS, explain
-from api.catalogue import TOO_DEEP, Mistake, Program
+from api.catalogue import TOO_DEEP, Mistake
 from api.idempotency import Reservation
 from api.resources import Resources
+from api.routing import Routing
 from dspy_jobs import chores
 from dspy_jobs.ids import new_job_id
 from dspy_jobs.problems import ProblemError, fail
-from dspy_jobs.store.operations import BatchHead, commit_batch, stage_items
+from dspy_jobs.store.operations import BatchHead, Route, commit_batch, stage_items
 from dspy_jobs.submissions import BatchItem
 
 #: Items, and bytes of them, staged in one step.
@@ -34,12 +36,18 @@ class Upload:
 
     resources: Resources
     head: BatchHead
-    program: Program
+    routing: Routing
+    version: str
+    """The program's version that the batch as a whole shows."""
     reservation: Reservation | None = None
     total: int = 0
     error_count: int = 0
     errors: list[Mistake] = field(default_factory=list)
     _group: list[tuple[str, bytes]] = field(default_factory=list)
+    _routes: list[Route] = field(default_factory=list)
+    """The routes of the group's items."""
+    _queued: Counter[str] = field(default_factory=Counter)
+    """Items staged, by queue."""
     _group_bytes: int = 0
     _lines: dict[str, int] = field(default_factory=dict)
     _staging: asyncio.Task[int] | None = None
@@ -71,28 +79,37 @@ class Upload:
         if self.total > self.resources.settings.limits.items_per_batch:
             most = self.resources.settings.limits.items_per_batch
             raise fail("payload_too_large", f"A batch may have {most} items at most; see GET /v1/limits.")
-        record, mistakes = self._check(number, item)
-        if mistakes:
+        job_id = new_job_id()
+        record, route, mistakes = self._check(job_id, number, item)
+        if mistakes or route is None:
             given = item.get("custom_id") if type(item) is dict else None
             self._refuse(number, given if type(given) is str else None, mistakes)
         elif not self.error_count:
-            self._group.append((new_job_id(), record))
+            self._group.append((job_id, record))
+            self._routes.append(route)
             self._group_bytes += len(record)
 
-    def _check(self, number: int, item: Any) -> tuple[bytes, list[Mistake]]:
+    def _check(self, job_id: str, number: int, item: Any) -> tuple[bytes, Route | None, list[Mistake]]:
         if type(item) is not dict:
-            return b"", [_not_an_object()]
+            return b"", None, [_not_an_object()]
         record, mistakes = _record(item)
-        mistakes += self.program.mistakes(record["inputs"]) if not mistakes else []
+        mistakes += self._misfits(item, record) if not mistakes else []
         if mistakes or (mistakes := self._repeated(number, record.get("custom_id"))):
-            return b"", mistakes
+            return b"", None, mistakes
+        route = self.routing.route(job_id, None, record.get("custom_id"), item.get("variant"))
+        if (version := self.routing.version(route.variant)) != self.version:
+            record = {**record, "program_version": version}
         try:
             encoded = orjson.dumps(record)
         except TypeError:
-            return b"", [TOO_DEEP]
+            return b"", None, [TOO_DEEP]
         if len(encoded) > self.resources.settings.limits.item_bytes:
-            return b"", [self._too_long()]
-        return encoded, []
+            return b"", None, [self._too_long()]
+        return encoded, route, []
+
+    def _misfits(self, item: dict[str, Any], record: dict[str, Any]) -> list[Mistake]:
+        unknown = self.routing.unknown(item.get("variant"))
+        return [*self.routing.program.mistakes(record["inputs"]), *([unknown] if unknown else [])]
 
     def _repeated(self, number: int, custom_id: str | None) -> list[Mistake]:
         if custom_id is None:
@@ -113,6 +130,7 @@ class Upload:
         room = MOST_ERRORS - len(self.errors)
         self.errors += [{"line": number, "custom_id": custom_id, **mistake} for mistake in mistakes[:room]]
         self._group.clear()
+        self._routes.clear()
 
     async def stage_full(self) -> None:
         """Stage what has gathered, if it is worth a step."""
@@ -122,9 +140,11 @@ class Upload:
     async def _stage(self) -> None:
         # One step at a time keeps the order; it travels while the next items are being checked.
         await self._staged()
-        group, self._group, self._group_bytes = self._group, [], 0
+        group, routes, self._group, self._routes, self._group_bytes = self._group, self._routes, [], [], 0
         if group:
-            self._staging = asyncio.create_task(self.resources.store.run(stage_items(self.head, group)))
+            self._queued.update(route.queue for route in routes)
+            step = stage_items(self.head, group, routes=routes)
+            self._staging = asyncio.create_task(self.resources.store.run(step))
 
     async def _staged(self) -> None:
         step, self._staging = self._staging, None
@@ -146,7 +166,8 @@ class Upload:
         if self.reservation:
             await self.reservation.seal()
         limit = self.resources.settings.limits.queued_jobs
-        answer, number = await self.resources.store.run(commit_batch(self.head, request, self.total, limit))
+        step = commit_batch(self.head, request, self.total, limit, queued=self._queued)
+        answer, number = await self.resources.store.run(step)
         if answer == "queue_full":
             detail = f"{number} jobs are queued, {self.total} more would exceed {limit}; try again when some have run."
             raise ProblemError(fail("queue_full", detail).problem, {"retry-after": "5"})

@@ -7,6 +7,21 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
+class VariantDescription(BaseModel):
+    """One arm of a program's A/B split."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weight: float
+    """Share of the jobs, relative to the other variants' weights."""
+    model: str
+    """Model used when the caller names none."""
+    version: str
+    """As the program's, of what this variant runs."""
+    version_name: str | None = None
+    """The configuration's name of that version, if it has one."""
+
+
 class ProgramDescription(BaseModel):
     """A program as published in Redis and shown by `GET /v1/programs`."""
 
@@ -18,6 +33,8 @@ class ProgramDescription(BaseModel):
     model: str
     """Model used when the caller names none."""
     description: str | None = None
-    variants: dict[str, float] = {}
+    versions: dict[str, str] = {}
+    """Compiled versions that are loaded: the configuration's name and what `version` is for it."""
+    variants: dict[str, VariantDescription] = {}
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]

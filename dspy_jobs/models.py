@@ -66,6 +66,7 @@ class Job(_Read):
     ended_at: datetime | None = None
     expires_at: datetime | None = None
     metadata: dict[str, Any] | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
@@ -166,6 +167,57 @@ class ResultPage(_Read):
     """Whether more results will come."""
 
 
+class Variant(_Read):
+    """One arm of a program's A/B split."""
+
+    weight: float | None = None
+    model: str | None = None
+    version: str | None = None
+    version_name: str | None = None
+
+
+class RunTimes(_Read):
+    """Seconds that the last attempts of jobs ran; None where none has run."""
+
+    mean_seconds: float | None = None
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
+
+
+class ScoreSummary(_Read):
+    """Scores of one name."""
+
+    n: int
+    mean: float | None = None
+    values: list[float] = Field(default_factory=list)
+    """All of them, if they were asked for."""
+
+
+class VariantReport(Variant):
+    """A variant and what became of its jobs."""
+
+    name: str
+    jobs: int = 0
+    """Jobs that succeeded or failed."""
+    failed: int = 0
+    error_rate: float | None = None
+    cached: int = 0
+    cost_usd: float | None = None
+    cost_per_job: float | None = None
+    latency: RunTimes = Field(default_factory=RunTimes)
+    scores: dict[str, ScoreSummary] = Field(default_factory=dict)
+
+
+class Score(_Read):
+    """A number a caller gave an ended job."""
+
+    job_id: str
+    name: str
+    value: float
+    program: str | None = None
+    variant: str | None = None
+
+
 class Program(_Read):
     """A program the operator configured."""
 
@@ -173,7 +225,8 @@ class Program(_Read):
     version: str | None = None
     model: str | None = None
     description: str | None = None
-    variants: list[Any] | dict[str, Any] | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    variants: dict[str, Variant] = Field(default_factory=dict)
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
 

@@ -33,6 +33,9 @@ a test holds the two against each other.
 | dj:waiting_clients | set | clients with jobs that wait for their budget | permanent, emptied |
 | dj:client:{client}:parked | list | jobs that wait for their client's budget | emptied |
 | dj:costs:{yyyymmdd} | hash | what was spent that day: `model|variant|program|client|metric` | `costs.retention_days` |
+| dj:variant:{program}:{variant} | hash | what became of its jobs: counts, cost, run times | `costs.retention_days` |
+| dj:scores:{program}:{variant}:{name} | hash | values that callers gave jobs, by job | as a scored job's own |
+| dj:scores:{program} | zset | names of a program's scores, by the time of the last | as a scored job's own |
 | dj:spent:{yyyymmdd}, dj:spent:{yyyymm} | hash | nano-dollars by client, `*` for all | `costs.retention_days` |
 | dj:budgets | hash | the configured budgets: `{day or month} {client or *}` in nano-dollars | permanent |
 | dj:totals | hash | jobs queued and running in all | permanent |
@@ -226,6 +229,21 @@ def costs(yyyymmdd: str) -> str:
 def spent(yyyymmdd: str) -> str:
     """What was spent in a day, or where the day is left out in a month, in UTC."""
     return f"dj:spent:{yyyymmdd}"
+
+
+def variant(program: str, variant: str) -> str:
+    """What became of the jobs of a variant."""
+    return f"dj:variant:{program}:{variant}"
+
+
+def scores(program: str, variant: str, name: str) -> str:
+    """Values that callers gave jobs of a variant; the variant is empty for jobs that have none."""
+    return f"dj:scores:{program}:{variant}:{name}"
+
+
+def score_names(program: str) -> str:
+    """Names of a program's scores, by the time of the last one."""
+    return f"dj:scores:{program}"
 
 
 def cache_entry(key: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -271,7 +271,7 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
-        mistakes = [*_unknown_models(self), *_wrong_relations(self)]
+        mistakes = [*_unknown_models(self), *_wrong_relations(self), *_wrong_versions(self)]
         if mistakes:
             raise ValueError("; ".join(mistakes))
         return self
@@ -284,7 +284,10 @@ class Settings(_Section):
 def _unknown_models(settings: Settings) -> list[str]:
     known = ", ".join(sorted(settings.models)) or "none"
     named = {"default_model": settings.default_model} if settings.models else {}
-    named |= {f"programs.{name}.model": p.model for name, p in settings.programs.items() if p.model}
+    for name, program in settings.programs.items():
+        named |= {f"programs.{name}.model": program.model} if program.model else {}
+        arms = program.variants.items()
+        named |= {f"programs.{name}.variants.{arm}.model": variant.model for arm, variant in arms if variant.model}
     for name, model in settings.models.items():
         named |= {f"models.{name}.fallbacks[{i}]": other for i, other in enumerate(model.fallbacks)}
     return [
@@ -302,6 +305,27 @@ def _wrong_relations(settings: Settings) -> list[str]:
         (limits.item_bytes <= limits.batch_bytes, "limits.item_bytes exceeds limits.batch_bytes"),
     ]
     return [mistake for holds, mistake in checks if not holds]
+
+
+def _wrong_versions(settings: Settings) -> list[str]:
+    """What is wrong with the versions and variants of programs."""
+    return [f"programs.{name}{m}" for name, program in settings.programs.items() for m in _wrong_arms(program)]
+
+
+def _wrong_arms(program: ProgramSettings) -> Iterator[str]:
+    if program.state is not None and program.versions:
+        yield ".state goes without versions; make it one of them"
+    known = ", ".join(sorted(program.versions)) or "none"
+    variants = program.variants.items()
+    named = {".version": program.version, **{f".variants.{arm}.version": v.version for arm, v in variants}}
+    for path, version in named.items():
+        if version is not None and version not in program.versions:
+            yield f"{path}: there is no version {version!r}; the versions are: {known}"
+    are_all_named = bool(variants) and all(variant.version for _, variant in variants)
+    if program.versions and program.version is None and not are_all_named:
+        yield f".version is missing: which of the versions runs ({known})"
+    if variants and not any(variant.weight for _, variant in variants):
+        yield ".variants: at least one needs a weight above 0"
 
 
 def find_file(environ: Mapping[str, str]) -> Path | None:

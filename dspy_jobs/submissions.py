@@ -76,6 +76,7 @@ class _Options(_Submission):
 
     program: StrictStr | None = Field(None, description="Name of a configured program.")
     model: StrictStr | None = Field(None, description="Short name of a configured model; the program's by default.")
+    variant: StrictStr | None = Field(None, description="Name of a variant of the program; assigned by default.")
     parameters: Parameters | None = Field(None, description="Sampling parameters.")
     use_cache: StrictBool | None = Field(None, description="`false` is short for the cache mode `off`.")
     cache: CacheOptions | None = Field(None, description="How stored answers are used.")
@@ -133,6 +134,15 @@ class BatchSubmission(_Options):
     limits: BatchLimits | None = Field(None, description="What pauses the batch.")
 
 
+class ScoreSubmission(_Submission):
+    """What a caller thinks of a job's output, as a number."""
+
+    name: Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")] = Field(
+        description="What was measured, for example `accuracy`."
+    )
+    value: Annotated[float, Field(strict=True, allow_inf_nan=False)] = Field(description="How much of it.")
+
+
 class BatchItem(_Submission):
     """One job of a batch."""
 
@@ -140,6 +150,7 @@ class BatchItem(_Submission):
     input: StrictStr | None = None
     custom_id: Label | None = None
     metadata: Metadata | None = None
+    variant: StrictStr | None = None
 
     @model_validator(mode="after")
     def _has_inputs(self) -> BatchItem:

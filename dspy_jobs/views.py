@@ -68,7 +68,15 @@ def job_result(job: StoredJob) -> dict[str, Any]:
         "expires_at": None if started or ended else _time(fields.get("expires_at")),
         "metadata": request.get("metadata"),
     }
+    if scores := _scores(fields):
+        view["scores"] = scores
     return view
+
+
+def _scores(fields: dict[str, str]) -> dict[str, float]:
+    """What callers gave the job, by name."""
+    prefix = "score:"
+    return {name.removeprefix(prefix): float(value) for name, value in fields.items() if name.startswith(prefix)}
 
 
 def _cached(outcome: dict[str, Any]) -> dict[str, Any]:

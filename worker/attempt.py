@@ -94,8 +94,11 @@ class Runner:
         program = self.programs.get(claim.program)
         if program is None:
             return problem("unknown_program", f"This worker has no program {claim.program!r}.")
+        arm = program.arms.get(claim.variant)
+        if arm is None:
+            return problem("unknown_variant", f"This worker's program {claim.program!r} has no {claim.variant!r}.")
         try:
-            model = self.models.get(claim.model, request.get("parameters"))
+            model = self.models.get(claim.model, {**arm.parameters, **(request.get("parameters") or {})})
         except KeyError:
             return problem("unknown_model", f"This worker has no model {claim.model!r}.")
         try:
@@ -103,7 +106,7 @@ class Runner:
         except ValidationError as error:
             return failures.invalid_input(error)
         with dspy.context(lm=model, adapter=program.adapter, disable_history=True, trace=[], job=context):
-            prediction = program.for_one_job()(**inputs)
+            prediction = arm.for_one_job()(**inputs)
         try:
             return program.types.write_output(prediction)
         except (ValidationError, PydanticSerializationError, TypeError) as error:
@@ -118,7 +121,8 @@ class Runner:
 
     def _version(self, claim: Claim) -> str:
         program = self.programs.get(claim.program)
-        return program.description.version if program else ""
+        arm = program.arms.get(claim.variant) if program else None
+        return arm.version if arm else ""
 
     def _settle_success(
         self, claim: Claim, output: dict[str, Any], attempt: Attempt, context: AttemptContext

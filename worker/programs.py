@@ -8,15 +8,15 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import dspy
 import orjson
 
-from dspy_jobs.descriptions import ProgramDescription
-from dspy_jobs.settings import ConfigurationError, ProgramSettings, Settings
+from dspy_jobs.descriptions import ProgramDescription, VariantDescription
+from dspy_jobs.settings import ConfigurationError, ProgramSettings, Settings, StateSettings, VariantSettings
 from worker.failures import described
 from worker.language_models import ADAPTERS
 from worker.schemas import ProgramTypes, types_of
@@ -27,17 +27,29 @@ _STATELESS = (dspy.Predict, dspy.ChainOfThought)
 
 
 @dataclass(frozen=True)
-class Program:
-    """A program ready to run."""
+class Arm:
+    """A program as one of its variants runs it."""
 
-    description: ProgramDescription
-    types: ProgramTypes
-    adapter: dspy.Adapter
+    version: str
+    """Twelve hex digits, see `ProgramDescription.version`."""
     module: dspy.Module
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Sampling parameters of its calls, over the model's and under the job's."""
 
     def for_one_job(self) -> dspy.Module:
         """The module for one job: the shared one if that is safe, else a copy of its own."""
         return self.module if type(self.module) in _STATELESS else copy.deepcopy(self.module)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program ready to run, in as many versions as its variants need."""
+
+    description: ProgramDescription
+    types: ProgramTypes
+    adapter: dspy.Adapter
+    arms: dict[str, Arm]
+    """By variant; the one of an empty name runs jobs that have none."""
 
 
 def load_programs(settings: Settings) -> dict[str, Program]:
@@ -61,19 +73,61 @@ def load_programs(settings: Settings) -> dict[str, Program]:
 
 
 def _load(name: str, program: ProgramSettings, settings: Settings, base: Path) -> Program:
-    module = _explained(name, lambda: _build(program))
-    if program.state is not None:
-        _load_state(name, module, base / program.state, program.state_sha256 or "")
-    types = _explained(name, lambda: types_of(module))
+    plain = _explained(name, lambda: _build(program))
+    types = _explained(name, lambda: types_of(plain))
+    default = _default_version(program)
+    used = {default, *(variant.version or default for variant in program.variants.values())}
+    arms = {version: _arm(name, program, plain, version, base) for version in used}
+    variants = {variant: _variant(arms[v.version or default], v) for variant, v in program.variants.items()}
+    model = settings.model_of(name)
     description = ProgramDescription(
         name=name,
-        version=_version(module, program),
-        model=settings.model_of(name),
+        version=arms[default].version,
+        model=model,
         description=program.description,
+        versions={version: arm.version for version, arm in arms.items() if version is not None},
+        variants={
+            variant: VariantDescription(
+                weight=v.weight,
+                model=v.model or model,
+                version=variants[variant].version,
+                version_name=v.version or default,
+            )
+            for variant, v in program.variants.items()
+        },
         input_schema=types.input_schema(),
         output_schema=types.output_schema(),
     )
-    return Program(description, types, ADAPTERS[program.adapter](), module)
+    return Program(description, types, ADAPTERS[program.adapter](), {"": arms[default], **variants})
+
+
+def _default_version(program: ProgramSettings) -> str | None:
+    """The version of jobs without a variant; if none is configured, that of the heaviest variant."""
+    if program.version is not None or not program.versions:
+        return program.version
+    return max(program.variants.values(), key=lambda variant: variant.weight).version
+
+
+def _arm(name: str, program: ProgramSettings, plain: dspy.Module, version: str | None, base: Path) -> Arm:
+    """The program with a version's state loaded, in a module that no other version shares."""
+    pinned, where = _pinned(program), f"programs.{name}"
+    if version is not None:
+        pinned, where = program.versions[version], f"{where}.versions.{version}"
+    if pinned is None:
+        return Arm(_version(plain, program, None), plain)
+    module = _explained(name, lambda: copy.deepcopy(plain))
+    _load_state(where, module, base / pinned.state, pinned.state_sha256)
+    return Arm(_version(module, program, pinned.state_sha256), module)
+
+
+def _pinned(program: ProgramSettings) -> StateSettings | None:
+    if program.state is None or program.state_sha256 is None:
+        return None
+    return StateSettings(state=program.state, state_sha256=program.state_sha256)
+
+
+def _variant(arm: Arm, variant: VariantSettings) -> Arm:
+    return replace(arm, parameters=variant.parameters)
 
 
 def _explained(name: str, build: Callable[[], Any]) -> Any:
@@ -94,27 +148,52 @@ def _build(program: ProgramSettings) -> dspy.Module:
     return made
 
 
-def _load_state(name: str, module: dspy.Module, path: Path, sha256: str) -> None:
+def _load_state(where: str, module: dspy.Module, path: Path, sha256: str) -> None:
     """Load a saved JSON state that is exactly the pinned one and fits the program."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"programs.{name}.state: {path} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{where}.state: {path} cannot be read: {error.strerror}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise ConfigurationError(f"programs.{name}.state_sha256: {path} has {found}, not the pinned {sha256}")
-    state = _explained(name, lambda: orjson.loads(content))
-    expected = {predictor for predictor, _ in module.named_parameters()}
-    if missing := expected ^ (set(state) - {"metadata"}):
-        raise ConfigurationError(f"programs.{name}.state: does not fit the program; they differ in {sorted(missing)}")
-    _explained(name, lambda: module.load_state(state))
+        raise ConfigurationError(f"{where}.state_sha256: {path} has {found}, not the pinned {sha256}")
+    try:
+        state = orjson.loads(content)
+        _check_fit(module, state)
+        module.load_state(state)
+    except Exception as error:  # a file from outside; DSPy does not say how it fails on a wrong one
+        raise ConfigurationError(f"{where}.state: does not fit the program: {described(error)}") from error
     # A state may carry the model it was compiled with, which would then win over the job's.
     module.set_lm(None)
 
 
-def _version(module: dspy.Module, program: ProgramSettings) -> str:
+def _check_fit(module: dspy.Module, state: Any) -> None:
+    """Refuse a state of another program: DSPy itself loads whatever has predictors of the same names.
+
+    Raises:
+        ValueError, TypeError: it is of another one; says in what they differ.
+    """
+    if not isinstance(state, dict):
+        raise TypeError("it is no JSON object")
+    # A bare predictor saves its own state; every other module one for each of its predictors.
+    states = {"self": state} if isinstance(module, dspy.Predict) else state
+    expected = {parameter for parameter, _ in module.named_parameters()}
+    if different := expected ^ (set(states) - {"metadata"}):
+        raise ValueError(f"they differ in {sorted(different)}")
+    for name, predictor in module.named_predictors():
+        ours, theirs = _prefixes(predictor.signature.dump_state()), _prefixes(states[name]["signature"])
+        # An optimizer may have reworded the last field's prefix, and no other.
+        if len(theirs) != len(ours) or theirs[:-1] != ours[:-1]:
+            raise ValueError(f"{name!r} has the fields {ours}, the state has {theirs}")
+
+
+def _prefixes(signature: dict[str, Any]) -> list[str]:
+    return [field["prefix"] for field in signature["fields"]]
+
+
+def _version(module: dspy.Module, program: ProgramSettings, state_sha256: str | None) -> str:
     """Twelve hex digits over whatever decides what the program does: its code, signatures, state and adapter."""
-    parts: dict[str, Any] = {"adapter": program.adapter, "state": program.state_sha256}
+    parts: dict[str, Any] = {"adapter": program.adapter, "state": state_sha256}
     if program.factory is not None:
         parts["source"] = _source(module)
     for name, predictor in module.named_predictors():

@@ -18,7 +18,7 @@ from dspy_jobs.outcomes import Attempt, Reused
 from dspy_jobs.settings import Settings
 from dspy_jobs.store.flights import Answered
 from dspy_jobs.store.records import Taken
-from worker.programs import Program
+from worker.programs import Arm, Program
 from worker.wish import Wish
 
 log = structlog.get_logger("worker")
@@ -60,8 +60,11 @@ class Reuse:
         program = self._programs.get(taken.program)
         if not self._settings.cache.enabled or mode == "off" or program is None or not self._is_kept(taken.program):
             return None
+        arm = program.arms.get(taken.variant)
+        if arm is None:
+            return None
         try:
-            subject = self._subject(taken, program, wanted.get("namespace", ""), request.get("parameters") or {})
+            subject = self._subject(taken, arm, wanted.get("namespace", ""), request.get("parameters") or {})
             key = cache_key(subject, request["inputs"], program.description.input_schema)
         except (KeyError, ValueError) as error:
             log.debug("no_cache_key", job_id=taken.id, error=str(error))
@@ -72,19 +75,19 @@ class Reuse:
     def _is_kept(self, program: str) -> bool:
         return self._settings.programs[program].cache
 
-    def _subject(self, taken: Taken, program: Program, namespace: str, parameters: Mapping[str, Any]) -> KeySubject:
+    def _subject(self, taken: Taken, arm: Arm, namespace: str, parameters: Mapping[str, Any]) -> KeySubject:
         known = (taken.program, taken.variant, taken.model, namespace, orjson.dumps(parameters) if parameters else b"")
         subject = self._subjects.get(known)
         if subject is None:
             model = self._settings.models[taken.model]
             subject = KeySubject(
-                program_version=program.description.version,
+                program_version=arm.version,
                 model=taken.model,
                 model_id=model.model,
                 base_url=model.base_url,
                 variant=taken.variant,
                 namespace=namespace,
-                parameters={**model.parameters, **parameters},
+                parameters={**model.parameters, **arm.parameters, **parameters},
             )
             self._subjects[known] = subject
         return subject
@@ -100,7 +103,8 @@ class Reuse:
         at = job.taken.at
         attempt = Attempt(job.taken.attempts + 1, job.taken.model, at, at)
         reused = Reused(how, job.wish.key, max(0, at - entry.created_at) / 1000, entry.cost_nanos)
-        outcome = outcomes.success(job.id, entry.output, attempt, program.description.version, reused)
+        version = program.arms[job.taken.variant].version
+        outcome = outcomes.success(job.id, entry.output, attempt, version, reused)
         return Answered(job.id, outcome, how, entry.cost_nanos)
 
 

@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from dspy_jobs import __version__
-from dspy_jobs.cli import batches, config, jobs, queues
+from dspy_jobs.cli import batches, config, jobs, programs, queues, variants
 from dspy_jobs.cli.connection import remember
 from dspy_jobs.cli.exit_codes import listing
 from dspy_jobs.cli.failures import FailuresAsExitCodes
-from dspy_jobs.cli.programs import programs
 
 _HELP = f"""Run DSPy programs as queued jobs: submit, follow, fetch results.
 
@@ -57,8 +56,10 @@ def main() -> None:
     app()
 
 
-for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, programs):
+for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel):
     app.command()(command)
+app.add_typer(programs.app, name="programs")
+app.add_typer(variants.app, name="variants")
 app.add_typer(batches.app, name="batch")
 app.add_typer(queues.app, name="queue")
 app.add_typer(config.app, name="config")

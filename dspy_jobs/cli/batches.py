@@ -26,6 +26,7 @@ from dspy_jobs.cli.options import (
     Refresh,
     Timeout,
     Urgency,
+    Variant,
     Wait,
     cache_fields,
     shared,
@@ -61,6 +62,7 @@ def submit(
     cache_only: CacheOnly = False,
     max_age: MaxAge = None,
     namespace: Namespace = None,
+    variant: Variant = None,
     wait: Wait = False,
     timeout: Timeout = None,
     output: Output = None,
@@ -80,7 +82,8 @@ def submit(
     with _opened_input(file) as source:
         groups = by_program(read_items(source, file, program))
     with connect(ctx) as client:
-        batches = _submit_all(client, file, groups, shared(model, priority, cache))
+        options = {**shared(model, priority, cache), "variant": variant}
+        batches = _submit_all(client, file, groups, options)
         if wait or timeout is not None or output is not None:
             _finish(client, batches, timeout, output, as_json)
         elif as_json:

@@ -31,7 +31,7 @@ def check(file: File = None, as_json: AsJson = False) -> None:
     Exits 2 and names every mistake if there is one.
     """
     settings = load_settings(file)
-    _build(settings)
+    build(settings)
     where = str(settings.source or "no dspy-jobs.toml found; defaults and environment")
     if as_json:
         print(json.dumps({"ok": True, "source": where}))
@@ -39,8 +39,12 @@ def check(file: File = None, as_json: AsJson = False) -> None:
         say(f"{where}: ok, {len(settings.models)} models, {len(settings.programs)} programs")
 
 
-def _build(settings: Settings) -> None:
-    """Build what the configuration names, in a process of its own: that loads dspy and runs the user's code."""
+def build(settings: Settings) -> None:
+    """Build what the configuration names, in a process of its own: that loads dspy and runs the user's code.
+
+    Raises:
+        ConfigurationError: a program or model cannot be built; names each and why.
+    """
     from dspy_jobs.stack.inherited import inherited_environ
 
     if find_spec("dspy") is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.text import Text
 
 from dspy_jobs.models import Batch, Gate, Job, Program, Queue, Usage
 from dspy_jobs.states import JobStatus
+
+if TYPE_CHECKING:
+    from dspy_jobs.comparison import Comparison, Difference
 
 #: Control characters could move the cursor or recolor the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -75,6 +78,65 @@ def print_programs(programs: Iterable[Program]) -> None:
         (p.name, p.version, p.model, _fields(p.input_schema), _fields(p.output_schema), p.description) for p in programs
     ]
     _print_table(("program", "version", "model", "inputs", "outputs", "description"), rows)
+
+
+def print_comparison(comparisons: Sequence[Comparison]) -> None:
+    """Variants, one a row, then each one's differences to the baseline."""
+    rows = [_variant_row(comparison) for comparison in comparisons]
+    numbers = ("jobs", "failed", "cached", "cost", "cost per job", "mean", "p50", "p95")
+    _print_table(("variant", "weight", "model", "version", *numbers), rows)
+    differences = [row for comparison in comparisons for row in _difference_rows(comparison)]
+    if differences:
+        print()
+        columns = ("variant", "what", "n", "value", "difference", "95 % interval", "p-value", "note")
+        _print_table(columns, differences)
+
+
+def _variant_row(comparison: Comparison) -> tuple[Any, ...]:
+    variant = comparison.variant
+    name = f"{variant.name} (baseline)" if comparison.is_baseline else variant.name
+    cached = variant.cached / variant.jobs if variant.jobs else None
+    times = variant.latency
+    return (
+        name, f"{variant.weight:g}", variant.model, variant.version_name or variant.version, variant.jobs,
+        _share(variant.error_rate), _share(cached), _cost(variant.cost_usd), _cost(variant.cost_per_job),
+        *(_run_time(seconds) for seconds in (times.mean_seconds, times.p50_seconds, times.p95_seconds)),
+    )  # fmt: skip
+
+
+def _difference_rows(comparison: Comparison) -> Iterable[tuple[Any, ...]]:
+    name, errors = comparison.variant.name, comparison.error_rate
+    if errors is not None:
+        apart = "" if errors.difference is None else f"{100 * errors.difference:+.2f} points"
+        ratio = "" if errors.ratio is None else f"times {errors.ratio:.2f}: {_interval(errors)}"
+        value = _share(errors.value)
+        yield name, "failed", _sizes(errors), value, apart, ratio, _number(errors.p_value), errors.note
+    for score, found in comparison.scores.items():
+        apart = "" if found.difference is None else f"{found.difference:+.4g}"
+        row = (_sizes(found), _number(found.value), apart, _interval(found), _number(found.p_value), found.note)
+        yield (name, score, *row)
+
+
+def _sizes(difference: Difference) -> str:
+    return f"{difference.n}, {difference.baseline_n}"
+
+
+def _interval(difference: Difference) -> str:
+    if difference.low is None or difference.high is None:
+        return ""
+    return f"{difference.low:.4g} to {difference.high:.4g}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _run_time(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.3g} s"
 
 
 def print_queues(queues: Iterable[Queue]) -> None:

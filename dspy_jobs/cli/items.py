@@ -134,7 +134,7 @@ def _item(number: int, program: str, fields: dict[str, Any]) -> Item | BadLine:
 def _reason(mistake: Any) -> str:
     place = ".".join(str(part) for part in mistake["loc"])
     if mistake["type"] == "extra_forbidden":
-        return f"unknown field `{place}`; an item has program, inputs, custom_id, metadata"
+        return f"unknown field `{place}`; an item has program, inputs, custom_id, metadata, variant"
     message = mistake["msg"].removeprefix("Value error, ")
     return f"{place}: {message}" if place else message
 

@@ -21,6 +21,7 @@ from dspy_jobs.cli.options import (
     Refresh,
     Timeout,
     Urgency,
+    Variant,
     Wait,
     cache_fields,
     shared,
@@ -51,6 +52,7 @@ def submit(
     cache_only: CacheOnly = False,
     max_age: MaxAge = None,
     namespace: Namespace = None,
+    variant: Variant = None,
     custom_id: CustomId = None,
     wait: Wait = False,
     timeout: Timeout = None,
@@ -59,7 +61,8 @@ def submit(
     inputs = parse_inputs(pairs or [], inputs_json)
     cache = cache_fields(no_cache, refresh, cache_only, max_age, namespace)
     with connect(ctx) as client:
-        job = client.submit(program, inputs, custom_id=custom_id, **shared(model, priority, cache))
+        options = shared(model, priority, cache)
+        job = client.submit(program, inputs, custom_id=custom_id, variant=variant, **options)
         if not wait and timeout is None:
             print(job.id)
             return

@@ -14,6 +14,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_…
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, batch_…", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs instead of a table for people.")]
 Model = Annotated[str | None, typer.Option(help="Short name of a configured model; by default the program's.")]
+Variant = Annotated[str | None, typer.Option(help="Variant of the program; by default one is assigned.")]
 Urgency = Annotated[Priority | None, typer.Option("--priority", help="By default normal for jobs, low for batches.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor store answers.")]
 Refresh = Annotated[bool, typer.Option("--refresh", help="Run anew and store the answers; use no stored one.")]

@@ -16,7 +16,7 @@ from dspy_jobs.client.body import Body
 from dspy_jobs.client.call import Call, T
 from dspy_jobs.client.errors import InvalidArgument
 from dspy_jobs.client.flow import Flow, Session, answered, asked_pause, finished
-from dspy_jobs.models import Batch, Job, Program, Queue, ResultPage
+from dspy_jobs.models import Batch, Job, Program, Queue, ResultPage, Score, VariantReport
 from dspy_jobs.names import IDEMPOTENCY_KEY
 
 #: Results asked for at once: few enough to hold, many enough that a request's cost does not count.
@@ -27,6 +27,7 @@ _PREDICT_WAIT = 30.0
 
 _programs = TypeAdapter(list[Program])
 _queues = TypeAdapter(list[Queue])
+_variants = TypeAdapter(list[VariantReport])
 
 
 def submit(
@@ -34,10 +35,11 @@ def submit(
 ) -> Flow[Job]:
     """Queue one job.
 
-    `options` are the contract's fields by name: model, parameters, use_cache, cache, priority, custom_id, request_id,
-    timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook. `cache` is `{"mode"?, "max_age_seconds"?,
-    "namespace"?}` with the mode `default`, `refresh`, `only` or `off`. With an `idempotency_key` of your own the
-    same submission queues one job however often it is made, within a day; without, only this call's own tries do.
+    `options` are the contract's fields by name: model, variant, parameters, use_cache, cache, priority, custom_id,
+    request_id, timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook. `cache` is `{"mode"?,
+    "max_age_seconds"?, "namespace"?}` with the mode `default`, `refresh`, `only` or `off`. With an `idempotency_key`
+    of your own the same submission queues one job however often it is made, within a day; without, only this call's
+    own tries do.
 
     Raises:
         ApiError: `idempotency_mismatch`: the key was used for another submission.
@@ -74,6 +76,12 @@ def retry(session: Session, /, job_id: str) -> Flow[Job]:
 def delete(session: Session, /, job_id: str) -> Flow[None]:
     """Erase an ended job's inputs and outputs."""
     return answered(session, Call("DELETE", _path("jobs", job_id), lambda _: None))
+
+
+def score(session: Session, /, job_id: str, name: str, value: float) -> Flow[Score]:
+    """Say what an ended job's output is worth, by whatever measure; the same name again replaces it."""
+    body = {"name": name, "value": value}
+    return answered(session, Call("POST", _path("jobs", job_id, "score"), _score, json=body))
 
 
 def predict(
@@ -115,8 +123,8 @@ def submit_batch(
 ) -> Flow[Batch]:
     """Queue many jobs of one program, all or none.
 
-    An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}}`. The items are read to their end before
-    anything is sent, and kept on disk when they are large. Options as for `submit`; all items share them.
+    An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}, "variant"?: "…"}`. The items are read to their
+    end before anything is sent, and kept on disk when they are large. Options as for `submit`; all items share them.
 
     Raises:
         ApiError: `invalid_input` and its like name every bad item in `problem.errors`.
@@ -198,6 +206,16 @@ def program(session: Session, /, name: str) -> Flow[Program]:
     return answered(session, Call("GET", _path("programs", name), lambda r: Program.model_validate_json(r.content)))
 
 
+def variants(
+    session: Session, /, program: str, *, scores: bool = False, score: str | None = None
+) -> Flow[list[VariantReport]]:
+    """The variants of a program and what became of their jobs; `scores` brings every value, `score` only one name's."""
+    wanted = {"scores": "true" if scores else None, "score": score}
+    params = {name: value for name, value in wanted.items() if value is not None}
+    path = _path("programs", program, "variants")
+    return answered(session, Call("GET", path, lambda r: _variants.validate_python(r.json()["data"]), params=params))
+
+
 def queues(session: Session, /) -> Flow[list[Queue]]:
     """The queues, one a model, with what waits and runs in each."""
     return answered(session, Call("GET", "/v1/queues", lambda r: _queues.validate_python(r.json()["data"])))
@@ -229,6 +247,10 @@ def _job(response: httpx.Response) -> Job:
 
 def _batch(response: httpx.Response) -> Batch:
     return Batch.model_validate_json(response.content)
+
+
+def _score(response: httpx.Response) -> Score:
+    return Score.model_validate_json(response.content)
 
 
 def _queue(response: httpx.Response) -> Queue:

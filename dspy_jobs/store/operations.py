@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
+from dspy_jobs import names
 from dspy_jobs.descriptions import ProgramDescription
 from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.problems import problem
@@ -100,7 +101,7 @@ def submit_job(
 
 @dataclass(frozen=True, slots=True)
 class BatchHead:
-    """What the store must know of a batch while its items arrive."""
+    """What the store must know of a batch while its items arrive. Items without a route go to its queue and model."""
 
     id: str
     queue: str
@@ -109,28 +110,64 @@ class BatchHead:
     model: str
     max_attempts: int
     lifetimes: Lifetimes
+    client: str = "default"
 
 
-def stage_items(head: BatchHead, items: Sequence[tuple[str, bytes]], now_ms: int | None = None) -> Operation[int]:
-    """Write items (id, request) of an upload that is not yet a batch. Answers how many it has so far."""
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a job goes: the variant of its program that runs it, if there are any, and the model."""
+
+    variant: str
+    model: str
+
+    @property
+    def queue(self) -> str:
+        """The queue of the model."""
+        return names.queue(self.model)
+
+
+def stage_items(
+    head: BatchHead, items: Sequence[tuple[str, bytes]], now_ms: int | None = None, routes: Sequence[Route] = ()
+) -> Operation[int]:
+    """Write items (id, request) of an upload that is not yet a batch. Answers how many it has so far.
+
+    `routes` are those of the items, one each; without any all go where the head says.
+    """
+    table = list(dict.fromkeys(routes))
+    places = {route: number for number, route in enumerate(table, 1)}
+    numbers = [places[route] for route in routes] or [1] * len(items)
+    rows = [(route.variant, route.queue, route.model) for route in table] or [("", head.queue, head.model)]
     args = (
-        _time(now_ms), head.id, head.queue, head.step, head.program, head.model, head.max_attempts,
-        head.lifetimes.expires_in, head.lifetimes.retention, head.lifetimes.tombstone,
-        *(part for item in items for part in item),
+        _time(now_ms), head.id, head.step, head.program, head.max_attempts, head.lifetimes.expires_in,
+        head.lifetimes.retention, head.lifetimes.tombstone, head.client, len(rows),
+        *(part for row in rows for part in row),
+        *(part for item, number in zip(items, numbers, strict=True) for part in (*item, number)),
     )  # fmt: skip
     return Operation(script("stage_items"), args, int)
 
 
 def commit_batch(
-    head: BatchHead, request: bytes, total: int, queue_limit: int, now_ms: int | None = None
+    head: BatchHead,
+    request: bytes,
+    total: int,
+    queue_limit: int,
+    now_ms: int | None = None,
+    queued: Mapping[str, int] | None = None,
 ) -> Operation[tuple[str, int]]:
-    """Make a staged upload a batch: `("accepted", time)`, `("queue_full", queued)` or `("lost", items found)`."""
+    """Make a staged upload a batch: `("accepted", time)`, `("queue_full", queued)` or `("lost", items found)`.
+
+    `queued` is how many of its jobs each queue gets; without it the head's queue gets them all.
+    """
     times = head.lifetimes
     fields = {
         "program": head.program, "model": head.model, "priority": head.step, "retention": times.retention,
-        "tombstone": times.tombstone, "expires_in": times.expires_in,
+        "tombstone": times.tombstone, "expires_in": times.expires_in, "client": head.client,
     }  # fmt: skip
-    args = (_time(now_ms), head.id, request, head.queue, queue_limit, total, times.expires_in, *_flat(fields))
+    numbers = queued or {head.queue: total}
+    args = (
+        _time(now_ms), head.id, request, queue_limit, total, times.expires_in, len(numbers), *_flat(dict(numbers)),
+        *_flat(fields),
+    )  # fmt: skip
     return Operation(script("commit_batch"), args, lambda raw: (_text(raw[0]), int(raw[1])))
 
 
@@ -153,7 +190,7 @@ class Release:
     total: int
     parked: int
     slots: int
-    """Threads of the live workers of its queue."""
+    """Threads of the live workers of its queues."""
 
 
 def read_release(batch_id: str, now_ms: int | None = None) -> Operation[Release | None]:
@@ -225,13 +262,13 @@ def claim_job(
             return NotClaimed(_text(raw[0]), leader=_text(raw[1]))
         if raw[0] != b"claimed":
             return NotClaimed(_text(raw[0]))
-        program, model, max_attempts, tries, created, limited, fallen, answered = raw[5]
+        program, model, max_attempts, tries, created, limited, fallen, answered, variant = raw[5]
         return Claim(
             id=job_id, attempt=int(raw[1]), started_at=int(raw[2]), batch=_text(raw[3]),
             request=orjson.loads(raw[4] or b"{}"), program=_text(program), model=_text(model),
             max_attempts=int(max_attempts), tries=int(tries or 0), created_at=int(created),
             limited=int(limited or 0), fallen=tuple(_text(fallen).split(",")) if fallen else (),
-            is_probe=raw[6] == job_id.encode(), answered=int(answered or 0),
+            is_probe=raw[6] == job_id.encode(), answered=int(answered or 0), variant=_text(variant or b""),
         )  # fmt: skip
 
     #: Milliseconds within which only as many threads give way as urgent messages wait.

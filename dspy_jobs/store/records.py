@@ -89,6 +89,8 @@ class Claim:
     """Whether this attempt may call a model whose circuit is half-open."""
     answered: int = 0
     """Model calls of earlier attempts whose answers are kept for this one."""
+    variant: str = ""
+    """The variant of its program it runs; empty if it has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from dspy_jobs import names
+from dspy_jobs.messages import job_ids
 from dspy_jobs.states import Priority
 from dspy_jobs.store import SyncStore, operations
 from dspy_jobs.store.books import Bill, BilledCall
-from dspy_jobs.store.operations import BatchHead, Lifetimes
+from dspy_jobs.store.operations import BatchHead, Lifetimes, Route
 from dspy_jobs.store.records import Claim, StoredBatch, StoredJob
 
 QUEUE = "dspy.fast"
@@ -46,12 +48,12 @@ class Scene:
         assert self.store.run(operation) == (True, self.now)
         return job_id
 
-    def stage(self, size: int) -> tuple[BatchHead, list[str]]:
+    def stage(self, size: int, routes: Sequence[Route] = ()) -> tuple[BatchHead, list[str]]:
         """Upload a batch's items."""
         head = BatchHead(self.new("batch"), QUEUE, STEP, "qa", "fast", 3, LIFETIMES)
         ids = [self.new("job") for _ in range(size)]
         items = [(job_id, b'{"own":1}') for job_id in ids]
-        assert self.store.run(operations.stage_items(head, items, self.now)) == size
+        assert self.store.run(operations.stage_items(head, items, self.now, routes)) == size
         return head, ids
 
     def batch(self, size: int, released: int | None = None) -> tuple[str, list[str]]:
@@ -101,6 +103,11 @@ class Scene:
         steps = [priority.step for priority in Priority]
         found = [self.store.redis.zrange(names.queue_waiting(queue, step), 0, -1) for step in steps]
         return [job_id.decode() for ids in found for job_id in ids]
+
+    def messages(self, queue: str) -> list[list[str]]:
+        """The jobs of each message of a queue, the next one first."""
+        raw = self.store.redis.lrange(names.queue_list(queue, STEP), 0, -1)
+        return [job_ids(message) for message in reversed(raw)]
 
     def held(self, worker: str) -> set[str]:
         """Jobs a worker holds."""

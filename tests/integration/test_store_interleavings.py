@@ -22,7 +22,7 @@ from dspy_jobs.messages import job_ids
 from dspy_jobs.states import Priority
 from dspy_jobs.store import SyncStore, gates, operations, recovery
 from dspy_jobs.store.books import Bill
-from dspy_jobs.store.operations import BatchHead, Lifetimes
+from dspy_jobs.store.operations import BatchHead, Lifetimes, Route
 from dspy_jobs.store.records import Claim
 from tests.conftest import is_permanent, keys_without_lifetime
 from tests.integration import store_truth
@@ -74,6 +74,7 @@ class Interleavings(RuleBasedStateMachine):
         self.jobs: list[str] = []
         self.heads: dict[str, BatchHead] = {}
         self.uploads: dict[str, list[str]] = {}
+        self.split: set[str] = set()
         self.positions: dict[str, int] = {}
         self.delivered: list[list[str]] = []
         self.taken: list[tuple[str, str]] = []
@@ -145,11 +146,12 @@ class Interleavings(RuleBasedStateMachine):
             self.jobs.append(job_id)
 
     @precondition(lambda self: len(self.heads) < MOST_BATCHES)
-    @rule(queue=queues, priority=priorities, size=st.integers(1, 4), whole=st.booleans())
-    def upload(self, queue: str, priority: Priority, size: int, whole: bool) -> None:
-        """Somebody begins to upload a batch."""
+    @rule(queue=queues, priority=priorities, size=st.integers(1, 4), whole=st.booleans(), split=st.booleans())
+    def upload(self, queue: str, priority: Priority, size: int, whole: bool, split: bool) -> None:
+        """Somebody begins to upload a batch, perhaps of a program that is split over the queues."""
         batch_id = self.new("batch")
         self.uploads[batch_id] = []
+        self.split |= {batch_id} if split else set()
         model = queue.removeprefix("dspy.")
         self.heads[batch_id] = BatchHead(batch_id, queue, priority.step, "qa", model, 3, LIFETIMES)
         self._stage(batch_id, size)
@@ -174,14 +176,22 @@ class Interleavings(RuleBasedStateMachine):
         ids = [self.new("job") for _ in range(size)]
         items = [(job_id, b"{}") for job_id in ids]
         self.uploads[batch_id] += ids
-        staged = self.store.run(operations.stage_items(self.heads[batch_id], items, self.now))
+        routes = [self._route(job_id) for job_id in ids] if batch_id in self.split else []
+        staged = self.store.run(operations.stage_items(self.heads[batch_id], items, self.now, routes))
         assert staged == len(self.uploads[batch_id])
+
+    def _route(self, job_id: str) -> Route:
+        """Every third job goes another way than the others."""
+        is_third = int(job_id[-4:]) % 3 == 0
+        return Route("b", "slow") if is_third else Route("a", "fast")
 
     def _commit(self, batch_id: str, fate: str) -> None:
         ids, queued = self.uploads[batch_id], self.truth.numbers["totals"]["queued"]
         total = len(ids) + (fate == "lost")
         limit = queued + len(ids) - 1 if fate == "queue_full" else MANY
-        answer = self.store.run(operations.commit_batch(self.heads[batch_id], b"{}", total, limit, self.now))
+        by_queue = Counter(self._route(job_id).queue for job_id in ids) if batch_id in self.split else None
+        commit = operations.commit_batch(self.heads[batch_id], b"{}", total, limit, self.now, by_queue)
+        answer = self.store.run(commit)
         assert answer == (fate, {"accepted": self.now, "queue_full": queued, "lost": len(ids)}[fate])
         if fate == "accepted":
             self.jobs += self.uploads.pop(batch_id)

@@ -6,8 +6,10 @@ import orjson
 import pytest
 
 from dspy_jobs import names
-from dspy_jobs.store import SyncStore, operations, recovery
+from dspy_jobs.states import WaitReason
+from dspy_jobs.store import SyncStore, gates, operations, recovery
 from dspy_jobs.store.books import Bill
+from dspy_jobs.store.operations import Route
 from dspy_jobs.store.records import NotClaimed
 from tests.integration.store_scene import LIFETIMES, MANY, QUEUE, STEP, Scene, bill
 
@@ -48,6 +50,41 @@ def test_an_upload_that_lost_items_is_not_accepted(scene: Scene) -> None:
     assert scene.store.run(operations.discard_staged(head.id, 2)) == 1
     assert scene.store.run(operations.commit_batch(head, b"{}", 3, MANY, scene.now)) == ("lost", 1)
     assert scene.store.run(operations.read_batch(head.id)) is None
+
+
+def test_a_batch_of_several_variants_goes_to_each_ones_queue(scene: Scene) -> None:
+    """Each job is counted, sent and run where its variant's model is; the batch is one all the same."""
+    head, ids = scene.stage(6, [Route("ab"[n % 2], ("fast", "slow")[n % 2]) for n in range(6)])
+    queued = {"dspy.fast": 3, "dspy.slow": 3}
+    scene.store.run(operations.commit_batch(head, b"{}", 6, MANY, scene.now, queued))
+    assert {q.name: q.queued for q in scene.store.run(operations.read_queues(list(queued)))} == queued
+    scene.store.run(operations.release_jobs(head.id, 0, [4, 2], scene.now))
+    assert (scene.waiting("dspy.fast"), scene.waiting("dspy.slow")) == (ids[::2], ids[1::2])
+    messages = [scene.messages(queue) for queue in queued]
+    assert messages == [[[ids[0], ids[2]], [ids[4]]], [[ids[1], ids[3]], [ids[5]]]]
+    claims = [scene.claim("w1", job_id) for job_id in ids]
+    assert [(claim.variant, claim.model) for claim in claims] == [("a", "fast"), ("b", "slow")] * 3
+    assert all(scene.finish("w1", claim) for claim in claims)
+    assert scene.read_batch(head.id).status == "ended"
+    assert [(q.queued, q.running) for q in scene.store.run(operations.read_queues(list(queued)))] == [(0, 0)] * 2
+
+
+def test_a_batch_waits_for_a_gate_only_if_all_its_queues_are_closed(scene: Scene) -> None:
+    """One open queue is enough to go on; its threads are those of its best served queue."""
+    head, _ = scene.stage(2, [Route("a", "fast"), Route("b", "slow")])
+    scene.store.run(operations.commit_batch(head, b"{}", 2, MANY, scene.now, {"dspy.fast": 1, "dspy.slow": 1}))
+    for worker, threads, queues in (("w1", 4, ["dspy.fast"]), ("w2", 3, ["dspy.slow"]), ("w3", 2, ["dspy.slow"])):
+        described = b'{"concurrency": %d}' % threads
+        scene.store.run(operations.renew_worker(worker, 60, described, queues, scene.now))
+    release = scene.store.run(operations.read_release(head.id, scene.now))
+    assert release is not None
+    assert (release.slots, scene.read_batch(head.id).workers) == (5, 2)
+    scene.store.run(gates.close_gate("dspy.fast", WaitReason.PAUSED))
+    assert scene.read_batch(head.id).gate is None
+    scene.store.run(gates.close_gate("dspy.slow", WaitReason.PAUSED))
+    gate = scene.read_batch(head.id).gate
+    assert gate is not None
+    assert gate.reason == "paused"
 
 
 def test_an_upload_is_invisible_until_it_is_committed(scene: Scene) -> None:

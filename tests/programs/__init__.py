@@ -130,6 +130,19 @@ class _Steps(dspy.Module):
         return dspy.Prediction(answer=answers[-1], steps=len(answers))
 
 
+class _Candid(_Steps):
+    """Calls the model and says by which instructions."""
+
+    def forward(self, text: str) -> dspy.Prediction:
+        self.step(text=text, number=1)
+        return dspy.Prediction(answer=self.step.signature.instructions)
+
+
+def candid() -> dspy.Module:
+    """Answers the instructions its one predictor asked the model by."""
+    return _Candid(1)
+
+
 def three_steps() -> dspy.Module:
     """Three model calls, one after the other."""
     return _Steps(3)

@@ -20,6 +20,18 @@ from dspy_jobs.problems import problem
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
+def variant(name: str, weight: float, failed: int, values: list[float]) -> dict[str, Any]:
+    """A variant of which a hundred jobs have ended."""
+    times = {"mean_seconds": 1.5, "p50_seconds": 1.25, "p95_seconds": 3.0}
+    scores = {"accuracy": {"n": len(values), "mean": 0.5, "values": values}}
+    numbers = {"jobs": 100, "failed": failed, "error_rate": failed / 100, "cached": 25, "cost_usd": 0.5}
+    return {"name": name, "weight": weight, "model": "fast", "version_name": "v1", **numbers, "cost_per_job": 0.005,
+            "latency": times, "scores": scores}  # fmt: skip
+
+
+VARIANTS = [variant("a", 3, 5, [0.1, 0.2, 0.3, 0.2]), variant("b", 1, 20, [0.7, 0.8, 0.9, 0.8])]
+
+
 class FakeService:
     """Answers like the service; remembers what was asked."""
 
@@ -43,6 +55,8 @@ class FakeService:
             return httpx.Response(200, json={"data": [queue]} if request.method == "GET" else queue)
         if path.startswith("/v1/batches"):
             return httpx.Response(202, json=self.batch())
+        if path.endswith("/variants"):
+            return httpx.Response(200, json={"data": VARIANTS})
         if path == "/v1/programs":
             schema: dict[str, Any] = {"properties": {"question": {}}}
             return httpx.Response(200, json={"data": [{"name": "qa", "input_schema": schema, "model": "[red]"}]})
@@ -390,3 +404,45 @@ def test_config_show_keeps_secrets(tmp_path: Path, form: list[str], monkeypatch:
     assert "hunter2" not in result.stdout
     for shown in ("redis://user:[redacted]@redis:6379/0", "MY_KEY", "a=b", "7", "items_per_batch"):
         assert shown in result.stdout
+
+
+def test_variants_compare_shows_numbers_and_differences() -> None:
+    """Counts, shares, times and costs of each; differences to the baseline with interval and p-value."""
+    service = FakeService()
+    result = run(service, "variants", "compare", "qa", "--score", "accuracy")
+    assert result.exit_code == 0, result.stderr
+    sent = service.requests[0].url
+    assert (sent.path, dict(sent.params)) == ("/v1/programs/qa/variants", {"scores": "true", "score": "accuracy"})
+    for shown in ("a (baseline)", "25.00 %", "20.00 %", "$0.005", "1.25 s", "+15.00 points", "times 4.00: ", "+0.6"):
+        assert shown in result.stdout
+    below = run(service, "variants", "compare", "qa", "--baseline", "b").stdout
+    assert ("b (baseline)" in below, "-15.00 points" in below, "-0.6" in below) == (True, True, True)
+
+
+def test_variants_compare_writes_json() -> None:
+    """For programs, without the single values."""
+    result = run(FakeService(), "variants", "compare", "qa", "--json")
+    base, other = json.loads(result.stdout)
+    assert (base["name"], base["is_baseline"], base["versus"]["error_rate"]) == ("a", True, None)
+    accuracy = other["versus"]["scores"]["accuracy"]
+    assert accuracy["low"] < accuracy["difference"] < accuracy["high"]
+    assert accuracy["difference"] == pytest.approx(0.6)
+    assert accuracy["p_value"] < 0.01
+    assert "values" not in other["scores"]["accuracy"]
+
+
+def test_comparing_with_nothing_is_a_mistake() -> None:
+    """The message says what there is."""
+    result = run(FakeService(), "variants", "compare", "qa", "--baseline", "z")
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert "qa: there is no variant 'z'; there are: a, b" in result.stderr
+
+
+def test_a_variant_can_be_chosen_for_jobs_and_batches(tmp_path: Path) -> None:
+    """It is sent with the other options."""
+    service, file = FakeService(status="queued"), tmp_path / "items.jsonl"
+    file.write_text('{"inputs": {"question": "?"}}\n')
+    run(service, "submit", "qa", "-i", "question=?", "--variant", "b")
+    run(service, "batch", "submit", str(file), "--program", "qa", "--variant", "b")
+    assert service.bodies[0][0]["variant"] == "b"
+    assert service.requests[1].url.params["variant"] == "b"

@@ -24,7 +24,11 @@ JOB = {"id": "job_1", "object": "job", "status": "queued", "program": "qa", "cre
 COUNTS = {"total": 1, "queued": 1, "running": 0, "succeeded": 0, "failed": 0, "canceled": 0, "expired": 0, "cached": 0}
 BATCH = {"id": "batch_1", "object": "batch", "status": "in_progress", "program": "qa", "counts": COUNTS}
 PROGRAM = {"name": "qa", "version": "1", "model": "fast", "input_schema": {}, "output_schema": {}}
+SCORE = {"object": "score", "job_id": "job_1", "name": "accuracy", "value": 0.9}
+VARIANT = {"name": "b", "weight": 1, "model": "fast", "jobs": 3, "scores": {"accuracy": {"n": 2, "mean": 0.5}}}
 QUEUE = {"name": "dspy.fast", "model": "fast", "queued": 3, "running": 1, "gate": {"open": True}, "workers": 2}
+
+WITH_ID = ("submit", "get", "cancel", "retry", "batch", "cancel_batch", "pause_batch", "resume_batch")
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -57,6 +61,7 @@ def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
         ("get", ("../x?y",), ("GET", "/v1/jobs/..%2Fx%3Fy"), (200, JOB)),
         ("cancel", ("job_1",), ("POST", "/v1/jobs/job_1/cancel"), (202, JOB)),
         ("retry", ("job_1",), ("POST", "/v1/jobs/job_1/retry"), (202, JOB)),
+        ("score", ("job_1", "accuracy", 0.9), ("POST", "/v1/jobs/job_1/score"), (200, SCORE)),
         ("delete", ("job_1",), ("DELETE", "/v1/jobs/job_1"), (204, None)),
         ("batch", ("batch_1",), ("GET", "/v1/batches/batch_1"), (200, BATCH)),
         ("cancel_batch", ("batch_1",), ("POST", "/v1/batches/batch_1/cancel"), (202, BATCH)),
@@ -65,6 +70,7 @@ def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
         ("retry_batch", ("batch_1",), ("POST", "/v1/batches/batch_1/retry"), (202, {"requeued": 3})),
         ("programs", (), ("GET", "/v1/programs"), (200, {"data": [PROGRAM]})),
         ("program", ("qa",), ("GET", "/v1/programs/qa"), (200, PROGRAM)),
+        ("variants", ("qa",), ("GET", "/v1/programs/qa/variants"), (200, {"data": [VARIANT]})),
         ("queues", (), ("GET", "/v1/queues"), (200, {"data": [QUEUE]})),
         ("pause_queue", ("dj.m",), ("POST", "/v1/queues/dj.m/pause"), (200, QUEUE)),
         ("resume_queue", ("dj.m",), ("POST", "/v1/queues/dj.m/resume"), (200, QUEUE)),
@@ -89,7 +95,7 @@ def test_each_call_has_its_address(
         assert read == expected[name]
     else:
         first = read[0] if isinstance(read, list) else read
-        assert first.model_dump(exclude_unset=True).keys() >= {"name" if "program" in name or "queue" in name else "id"}
+        assert first.model_dump(exclude_unset=True).keys() >= {"id" if name in WITH_ID else "name"}
 
 
 def test_a_job_is_sent_whole(call: Callable[..., Any]) -> None:

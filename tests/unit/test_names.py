@@ -26,6 +26,8 @@ STARTS = {
     "dj:circuit:": names.circuit(""),
     "dj:flight:": names.flight(""),
     "dj:client:": names.client_parked("").removesuffix(":parked"),
+    "dj:variant:": names.variant("", "").removesuffix(":"),
+    "dj:scores:": names.score_names(""),
     "dj:costs:%04d%02d%02d": names.costs("%04d%02d%02d"),
     "dj:spent:%04d%02d%02d": names.spent("%04d%02d%02d"),
     "dj:spent:%04d%02d": names.spent("%04d%02d"),

@@ -187,6 +187,49 @@ def test_settings_that_contradict_each_other_are_refused(config: Path, text: str
     assert mistake in _mistakes(config, text)
 
 
+QA = "[programs.qa]\nsignature = 'a -> b'\n"
+V1 = f"[programs.qa.versions.v1]\nstate = 's.json'\nstate_sha256 = '{'0' * 64}'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        (QA + "version = 'v1'\n", "programs.qa.version: there is no version 'v1'; the versions are: none"),
+        (QA + "version = 'v2'\n" + V1, "programs.qa.version: there is no version 'v2'; the versions are: v1"),
+        (QA + V1, "programs.qa.version is missing: which of the versions runs (v1)"),
+        (
+            QA + V1 + "[programs.qa.variants]\na = {version = 'v1'}\nb = {}\n",
+            "programs.qa.version is missing: which of the versions runs (v1)",
+        ),
+        (
+            QA + "version = 'v1'\n" + V1 + "[programs.qa.variants]\na = {version = 'v9'}\n",
+            "programs.qa.variants.a.version: there is no version 'v9'; the versions are: v1",
+        ),
+        (
+            QA + f"state = 's.json'\nstate_sha256 = '{'0' * 64}'\nversion = 'v1'\n" + V1,
+            "programs.qa.state goes without versions; make it one of them",
+        ),
+        (
+            QA + "[programs.qa.variants]\na = {model = 'slow'}\n",
+            "programs.qa.variants.a.model: there is no model 'slow'; add [models.slow] or use one of: none",
+        ),
+        (
+            QA + "[programs.qa.variants]\na = {weight = 0}\nb = {weight = 0}\n",
+            "programs.qa.variants: at least one needs a weight above 0",
+        ),
+    ],
+)
+def test_versions_and_variants_must_fit(config: Path, text: str, mistake: str) -> None:
+    """Each names what is there; nothing is chosen that is not."""
+    assert mistake in _mistakes(config, text)
+
+
+def test_a_program_whose_variants_all_name_a_version_needs_none_itself(config: Path) -> None:
+    """Then nothing runs that has no version."""
+    text = QA + V1 + "[programs.qa.variants]\na = {version = 'v1'}\nb = {version = 'v1', weight = 0}\n"
+    assert _load(config, text).programs["qa"].version is None
+
+
 def test_all_mistakes_are_named_at_once(config: Path) -> None:
     """Nobody has to start the service once for each mistake."""
     text = "log_level = 'loud'\n[api]\nport = -1\nprot = 1\n[jobs]\nmax_attempts = 0\n[models.fast]\n[programs.qa]\n"

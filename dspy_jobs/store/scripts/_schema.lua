@@ -227,7 +227,7 @@ local function end_jobs(jobs, now, sums)
     count_ending(sums, books, f, status, job[5])
     if f.batch ~= '' then batches[f.batch] = true end
   end
-  add_all_and_keep(sums, now)
+  add_to_books(sums, now)
   for _, job in ipairs(jobs) do
     if job[2].leads then end_flight(job[1], job[3] == 'succeeded', now) end
   end
@@ -259,7 +259,9 @@ local function keep_attempt(id, f, problem, now)
     .. ',"ended_at":' .. ms(now) .. ',"error":' .. problem .. (at[2] and ',"at_least":' .. at[2] or '') .. '}'
   keep_record(id, f, record)
   -- Nobody knows what it used beyond the calls that were booked.
-  if add(costs_key(now), entry_of(f) .. 'lost', 1) == 1 then keep_books(costs_key(now)) end
+  local sums = {}
+  bump_books(sums, costs_key(now), f, 'lost', 1)
+  add_to_books(sums, now)
   if f.batch ~= '' then add(batch_key(f.batch), 'unpriced', 1) end
 end
 

@@ -11,7 +11,8 @@ local f, key = fields(id), job_key(id)
 local function claimed(attempt)
   return {'claimed', attempt, redis.call('HGET', key, 'attempt_at'), f.batch,
     ARGV[12] == '1' and redis.call('GET', key .. ':request') or '',
-    redis.call('HMGET', key, 'program', 'model', 'max_attempts', 'tries', 'created_at', 'limited', 'fallen', 'answered'),
+    redis.call('HMGET', key, 'program', 'model', 'max_attempts', 'tries', 'created_at', 'limited', 'fallen', 'answered',
+      'variant'),
     redis.call('GET', 'dj:circuit:' .. redis.call('HGET', key, 'model') .. ':probe') == id and id or ''}
 end
 if f and f.status == 'running' and f.owner == worker then

@@ -5,8 +5,9 @@ local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
 redis.call('SREM', held_key(worker), id) -- first, for a full Redis lets a script go on that has begun by freeing
-local sums = {}
+local sums, elapsed = {}, now - tonumber(f.attempt_at)
 local used = book(id, f, 8, now, sums)
-if ARGV[5] == 'succeeded' then note_pace(f, now - tonumber(f.attempt_at), used) end
+if ARGV[5] == 'succeeded' then note_pace(f, elapsed, used) end
+if ARGV[5] ~= 'canceled' then bump_latency(sums, f, elapsed) end
 end_jobs({{id, f, ARGV[5], ARGV[6], ARGV[7] ~= '' and {how = ARGV[7]} or nil}}, now, sums)
 return 'finished'

@@ -5,7 +5,7 @@ local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
 local sums = {}
 local _, last = book(id, f, 6, now, sums)
-add_all_and_keep(sums, now)
+add_to_books(sums, now)
 redis.call('HSET', job_key(id), 'so_far', ARGV[5], 'booked', math.max(last, f.booked))
 if exhausted('*', 0, now) or exhausted(f.client, 0, now) then return 'budget_exhausted' end
 if f.batch ~= '' then

@@ -1,9 +1,10 @@
--- Send the next jobs of a batch to the workers, in chunks of the given sizes. Jobs that somebody canceled
--- meanwhile are passed over. Returns the number released so far, or -1 if the pointer moved under the caller.
+-- Send the next jobs of a batch to the workers, in chunks of the given sizes, or smaller ones where a chunk's jobs are
+-- of several queues. Jobs that somebody canceled meanwhile are passed over. Returns the number released so far, or -1
+-- if the pointer moved under the caller.
 -- ARGV: now, batch, template, expected pointer, chunk sizes…
 local now, batch, pointer = clock(ARGV[1]), ARGV[2], tonumber(ARGV[4])
 local key = batch_key(batch)
-local b = redis.call('HMGET', key, 'status', 'released', 'total', 'queue', 'priority')
+local b = redis.call('HMGET', key, 'status', 'released', 'total', 'priority')
 if not b[1] or b[1] ~= 'in_progress' or tonumber(b[2]) ~= pointer then return -1 end
 local sizes, wanted = {}, 0
 for i = 5, #ARGV do
@@ -14,18 +15,18 @@ end
 local ids = wanted > 0 and redis.call('LRANGE', key .. ':jobs', pointer, pointer + wanted - 1) or {}
 local at = 1
 for _, size in ipairs(sizes) do
-  local chunk, index = {}, {}
+  local groups, index = {}, {}
   for i = at, math.min(at + size - 1, #ids) do
-    local job = redis.call('HMGET', job_key(ids[i]), 'status', 'tries')
+    local job = redis.call('HMGET', job_key(ids[i]), 'status', 'tries', 'queue')
     -- One that has `tries` was canceled, then retried, and so has been sent already.
     if job[1] == 'queued' and not job[2] then
       index[#index + 1] = 0
       index[#index + 1] = ids[i]
-      chunk[#chunk + 1] = ids[i]
+      add_to_group(groups, ids[i], {queue = job[3], priority = b[4]})
     end
   end
   if #index > 0 then redis.call('ZADD', 'dj:jobs', unpack(index)) end
-  send(ARGV[3], b[4], b[5], chunk, now)
+  send_groups(ARGV[3], groups, size, now)
   at = at + size
 end
 pointer = pointer + #ids

@@ -14,7 +14,7 @@ if ARGV[11] ~= '' then
 end
 local sums = {}
 book(id, f, 12, now, sums)
-add_all_and_keep(sums, now)
+add_to_books(sums, now)
 keep_record(id, f, ARGV[5])
 if redis.call('HGET', key, 'cancel') == '1' then
   end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[8], now), now)
