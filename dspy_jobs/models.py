@@ -23,7 +23,11 @@ class Usage(_Read):
     """Tokens and model calls. `None` means unknown, which is not zero."""
 
     input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    """Of the input tokens, what the provider had in its cache."""
     output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Of the output tokens."""
     calls: int | None = None
     source: str | None = None
 
@@ -35,6 +39,12 @@ class Attempt(_Read):
     model: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    calls: int | None = None
+    """Model calls that were paid for."""
+    replayed: int = 0
+    """Model calls answered from what an earlier attempt had paid for."""
+    usage: Usage | None = None
+    cost_usd: float | None = None
     error: Problem | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
@@ -113,7 +113,7 @@ class Runner:
         # By Redis's clock, which started it; only the duration is measured here.
         ended_at = claim.started_at + int((time.monotonic() - started) * 1000)
         return Attempt(
-            claim.attempt, claim.model, claim.started_at, ended_at, error, context.usage(), context.cost_usd()
+            claim.attempt, claim.model, claim.started_at, ended_at, error, context.usage(), context.cost_nanos()
         )
 
     def _version(self, claim: Claim) -> str:
@@ -138,9 +138,7 @@ class Runner:
         return Settlement(operation, JobStatus.SUCCEEDED, attempt, _probe_over(claim))
 
     def _store(self, key: str, output: dict[str, Any], attempt: Attempt, version: str) -> None:
-        cost = attempt.cost_usd
-        nanos = None if cost is None else round(cost * 1_000_000_000)
-        self.cache.put(key, CacheEntry(output, attempt.ended_at, nanos, version))
+        self.cache.put(key, CacheEntry(output, attempt.ended_at, attempt.cost_nanos, version))
 
     def _settle_failure(
         self, claim: Claim, attempt: Attempt, context: AttemptContext, retry_after: float | None = None
@@ -194,9 +192,7 @@ def _probe_over(claim: Claim) -> tuple[Operation[Any], ...]:
 
 
 def _with_error(attempt: Attempt, error: Problem) -> Attempt:
-    return Attempt(
-        attempt.number, attempt.model, attempt.started_at, attempt.ended_at, error, attempt.usage, attempt.cost_usd
-    )
+    return replace(attempt, error=error)
 
 
 #: What an attempt used whose outcome could not even be stored.

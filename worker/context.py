@@ -6,9 +6,10 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from dspy_jobs.outcomes import Usage
+from dspy_jobs.outcomes import Usage, UsageSource
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.store.books import Bill, BilledCall
+from worker.tokens import Tokens
 from worker.wish import Wish
 
 
@@ -23,14 +24,20 @@ class AttemptStopped(BaseException):
         self.problem = problem
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Call:
-    """One answered model call. `None` is unknown."""
+    """One answered model call. Money is in nano-dollars; `None` is unknown."""
 
     seconds: float
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
+    tokens: Tokens
+    cost_nanos: int | None
+
+    def billed(self) -> BilledCall:
+        """As it stands in the books."""
+        tokens = self.tokens
+        return BilledCall(
+            tokens.input, tokens.output, tokens.cached, tokens.reasoning, self.cost_nanos, tokens.is_estimated
+        )
 
 
 @dataclass(slots=True)
@@ -91,33 +98,36 @@ class AttemptContext:
             self.calls.append(call)
 
     def bill(self) -> Bill:
-        """All answered calls, for the books."""
-        return Bill(
-            [
-                BilledCall(call.input_tokens, call.output_tokens, None, None, _nanos(call.cost_usd))
-                for call in self.calls
-            ]
-        )
+        """Every answered call, for the books."""
+        return Bill([call.billed() for call in self.calls])
 
     def usage(self) -> Usage:
         """Tokens of all answered calls; unknown if any call's are."""
-        inputs = [call.input_tokens for call in self.calls]
-        outputs = [call.output_tokens for call in self.calls]
-        known = None not in inputs and None not in outputs
-        return Usage(_total(inputs), _total(outputs), len(self.calls), "provider" if known else None)
+        tokens = [call.tokens for call in self.calls]
+        inputs, outputs = (_total([getattr(one, way) for one in tokens]) for way in ("input", "output"))
+        return Usage(
+            inputs,
+            outputs,
+            len(tokens),
+            _source(tokens),
+            _total([one.cached for one in tokens]),
+            _total([one.reasoning for one in tokens]),
+        )
 
-    def cost_usd(self) -> float | None:
-        """US dollars of all answered calls; unknown if any call's price is."""
-        costs = [call.cost_usd for call in self.calls]
-        return None if None in costs else round(sum(cost for cost in costs if cost is not None), 9)
-
-
-def _nanos(cost: float | None) -> int | None:
-    return None if cost is None else round(cost * 1_000_000_000)
+    def cost_nanos(self) -> int | None:
+        """Nano-dollars of all answered calls; unknown if any call's price is."""
+        return _total([call.cost_nanos for call in self.calls])
 
 
 def _total(counts: list[int | None]) -> int | None:
     return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _source(tokens: list[Tokens]) -> UsageSource | None:
+    """Where the counts come from; None where neither the provider nor the tables here tell."""
+    if any(one.input is None and one.output is None for one in tokens):
+        return None
+    return "estimated" if any(one.is_estimated for one in tokens) else "provider"
 
 
 def _too_long(seconds: float) -> Problem:

@@ -17,15 +17,13 @@ from dspy.lm15 import LM15Error, Request, Response, TransportError
 from dspy_jobs.settings import TIMEOUT_BUCKETS
 from worker.circuit import Circuit
 from worker.context import AttemptContext, Call
+from worker.pricing import Pricing
 from worker.rates import ProviderRates
+from worker.tokens import tokens_of
 
 #: What lm15 says when a kept-alive connection was closed while idle. The request was not read, so repeating it once
 #: at once pays nothing twice.
 _STALE_CONNECTION = "closed connection before sending"
-
-
-#: No call uses more tokens than that; a larger count is a provider's mistake, and sums of it would not fit 64 bits.
-_MOST_TOKENS = 10**9
 
 
 class Engine(Protocol):
@@ -43,17 +41,22 @@ class GuardedEngine:
         self,
         make_engine: Callable[[float], Engine],
         timeout_seconds: float,
-        cost_of: Callable[[Request, Response], float | None],
+        provider: str,
+        pricing: Pricing,
         capabilities: Any,
         circuit: Circuit,
         rates: ProviderRates | None,
     ) -> None:
-        """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout."""
+        """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout.
+
+        `provider` is whose way of counting tokens the engine's answers follow.
+        """
         self._circuit = circuit
         self._rates = rates
         self._make_engine = make_engine
         self._timeout_seconds = timeout_seconds
-        self._cost_of = cost_of
+        self._provider = provider
+        self._pricing = pricing
         self._engines: dict[float, Engine] = {}
         self._lock = threading.Lock()
         self.supports_function_calling = capabilities.function_calling
@@ -81,19 +84,11 @@ class GuardedEngine:
             self._circuit.failed(error, attempt)
             raise
         self._circuit.succeeded(attempt)
-        usage = response.usage
-        tokens = _plausible(usage.input_tokens), _plausible(usage.output_tokens)
+        seconds = time.monotonic() - started
+        tokens = tokens_of(request, response, self._provider)
         if self._rates:
-            self._rates.spend(*tokens)
-        is_plausible = tokens == (usage.input_tokens, usage.output_tokens)
-        attempt.after_call(
-            Call(
-                seconds=time.monotonic() - started,
-                input_tokens=tokens[0],
-                output_tokens=tokens[1],
-                cost_usd=self._cost_of(request, response) if is_plausible else None,
-            )
-        )
+            self._rates.spend(tokens.input, tokens.output)
+        attempt.after_call(Call(seconds, tokens, self._pricing(request, response, tokens)))
         return response
 
     def _engine_for(self, remaining: float) -> Engine:
@@ -103,11 +98,6 @@ class GuardedEngine:
             if wanted not in self._engines:
                 self._engines[wanted] = self._make_engine(wanted)
             return self._engines[wanted]
-
-
-def _plausible(tokens: int | None) -> int | None:
-    """A provider's count of tokens, or None where it cannot be one."""
-    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None
 
 
 def _complete(engine: Engine, request: Request) -> Response:
