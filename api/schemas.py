@@ -62,6 +62,13 @@ class Usage(_Answer):
     source: Literal["provider", "estimated"] | None = Field(description="`estimated`: some tokens were counted here.")
 
 
+class Known(_Answer):
+    """What is known of an attempt that was cut short: the calls that were booked before."""
+
+    usage: Usage
+    cost_usd: float | None
+
+
 class Attempt(_Answer):
     """One try of a job."""
 
@@ -73,6 +80,7 @@ class Attempt(_Answer):
     replayed: int = Field(description="Model calls answered from what an earlier attempt had paid for.")
     usage: Usage | None = Field(description="Null while it runs and where unknown.")
     cost_usd: float | None = Field(description="Null while it runs and where unknown.")
+    at_least: Known | None = Field(None, description="What it used before its worker was lost, as far as is known.")
     error: AttemptError | None = None
 
 

@@ -32,6 +32,13 @@ class Usage(_Read):
     source: str | None = None
 
 
+class Known(_Read):
+    """What is known of an attempt that was cut short: the calls that were booked before."""
+
+    usage: Usage
+    cost_usd: float | None = None
+
+
 class Attempt(_Read):
     """One try of a job."""
 
@@ -45,6 +52,8 @@ class Attempt(_Read):
     """Model calls answered from what an earlier attempt had paid for."""
     usage: Usage | None = None
     cost_usd: float | None = None
+    at_least: Known | None = None
+    """What it used before its worker was lost, as far as is known."""
     error: Problem | None = None
 
 

@@ -136,17 +136,19 @@ def _attempts(job: StoredJob) -> list[dict[str, Any]]:
 
 
 def _attempt_view(attempt: dict[str, Any]) -> dict[str, Any]:
-    ended, usage = attempt.get("ended_at"), attempt.get("usage")
+    ended, usage, known = attempt.get("ended_at"), attempt.get("usage"), attempt.get("at_least")
     view = {
         "number": attempt["number"],
         "model": attempt["model"],
         "started_at": rfc3339(attempt["started_at"]),
         "ended_at": None if ended is None else rfc3339(ended),
         "calls": usage["calls"] if usage else None,
-        "replayed": attempt.get("replayed", 0),
+        "replayed": (known or attempt).get("replayed", 0),
         "usage": _usage([attempt]) if usage else None,
         "cost_usd": attempt.get("cost_usd"),
     }
+    if known:
+        view["at_least"] = {"usage": _usage([known]), "cost_usd": known["cost_usd"]}
     if "error" in attempt:
         view["error"] = attempt["error"]
     return view

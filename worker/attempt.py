@@ -28,7 +28,10 @@ from worker.context import AttemptContext
 from worker.language_models import LanguageModels
 from worker.programs import Program
 from worker.response_cache import ResponseCache
+from worker.steps import PredictorWatch
 from worker.wish import Wish
+
+_WATCH = PredictorWatch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,9 @@ class Runner:
         """The attempt's context, with the job's own timeout if it has one."""
         timeout = request.get("timeout_seconds") or self.settings.jobs.timeout_seconds
         probe = claim.id if claim.is_probe else ""
-        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls, probe, wish)
+        program = self.settings.programs.get(claim.program)
+        resumes = program is not None and program.resume
+        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls, probe, wish, resumes=resumes)
 
     def run(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> Settlement:
         """Run the program and decide what becomes of the job. Whatever the program raises becomes data."""
@@ -102,7 +107,10 @@ class Runner:
             inputs = program.types.read_inputs(request["inputs"])
         except ValidationError as error:
             return failures.invalid_input(error)
-        with dspy.context(lm=model, adapter=program.adapter, disable_history=True, trace=[], job=context):
+        watches = [*dspy.settings.callbacks, _WATCH] if context.resumes else dspy.settings.callbacks
+        with dspy.context(
+            lm=model, adapter=program.adapter, disable_history=True, trace=[], job=context, callbacks=watches
+        ):
             prediction = program.for_one_job()(**inputs)
         try:
             return program.types.write_output(prediction)
@@ -113,8 +121,9 @@ class Runner:
         # By Redis's clock, which started it; only the duration is measured here.
         ended_at = claim.started_at + int((time.monotonic() - started) * 1000)
         return Attempt(
-            claim.attempt, claim.model, claim.started_at, ended_at, error, context.usage(), context.cost_nanos()
-        )
+            claim.attempt, claim.model, claim.started_at, ended_at, error, context.usage(), context.cost_nanos(),
+            context.replayed,
+        )  # fmt: skip
 
     def _version(self, claim: Claim) -> str:
         program = self.programs.get(claim.program)
@@ -134,7 +143,9 @@ class Runner:
         if context.wish:
             self._store(context.wish.key, output, attempt, self._version(claim))
         how = _use(context).how
-        operation = operations.finish_job(self.worker_id, claim, JobStatus.SUCCEEDED, outcome, context.bill(), use=how)
+        operation = operations.finish_job(
+            self.worker_id, claim, JobStatus.SUCCEEDED, outcome, context.bill(is_last=True), use=how
+        )
         return Settlement(operation, JobStatus.SUCCEEDED, attempt, _probe_over(claim))
 
     def _store(self, key: str, output: dict[str, Any], attempt: Attempt, version: str) -> None:
@@ -150,7 +161,8 @@ class Runner:
         if isinstance(decision, retries.GiveUp):
             status = JobStatus.CANCELED if attempt.error.code == "canceled" else JobStatus.FAILED
             outcome = outcomes.failure(claim.id, attempt, self._version(claim))
-            operation = operations.finish_job(self.worker_id, claim, status, outcome, context.bill())
+            bill, kept = context.bill_of_failure(is_useless=attempt.error.code in _USELESS)
+            operation = operations.finish_job(self.worker_id, claim, status, outcome, bill, journal_kept=kept)
             return Settlement(operation, status, attempt, more)
         return Settlement(self._again(claim, attempt, decision, context), "retrying", attempt, more)
 
@@ -194,6 +206,9 @@ def _probe_over(claim: Claim) -> tuple[Operation[Any], ...]:
 def _with_error(attempt: Attempt, error: Problem) -> Attempt:
     return replace(attempt, error=error)
 
+
+#: Failures of a program whose every answer could be read: retried by hand it would fail the same way on the same ones.
+_USELESS = frozenset({"invalid_output", "result_too_large"})
 
 #: What an attempt used whose outcome could not even be stored.
 _UNKNOWN_CALL = BilledCall(None, None, None, None, None)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from dspy_jobs.outcomes import Usage, UsageSource
+import orjson
+
+from dspy_jobs.outcomes import Usage, UsageSource, usd
 from dspy_jobs.problems import Problem, problem
-from dspy_jobs.store.books import Bill, BilledCall
+from dspy_jobs.store.books import Bill, BilledCall, Booked
+from worker.bookkeeping import Book
+from worker.journal import Journal
 from worker.tokens import Tokens
 from worker.wish import Wish
 
@@ -24,19 +30,31 @@ class AttemptStopped(BaseException):
         self.problem = problem
 
 
-@dataclass(frozen=True, slots=True)
+def _nothing() -> bytes:
+    return b""
+
+
+@dataclass(slots=True)
 class Call:
     """One answered model call. Money is in nano-dollars; `None` is unknown."""
 
     seconds: float
     tokens: Tokens
     cost_nanos: int | None
+    record: Callable[[], bytes] = _nothing
+    """Makes the journal's record of it."""
+    is_usable: bool | None = None
+    """Whether the program could use the answer; None until that is known."""
 
-    def billed(self) -> BilledCall:
+    def settle(self, is_usable: bool) -> None:
+        """Say whether the program could use the answer."""
+        self.is_usable = is_usable
+
+    def billed(self, is_journaled: bool) -> BilledCall:
         """As it stands in the books."""
-        tokens = self.tokens
+        tokens, journal = self.tokens, self.record() if is_journaled and self.is_usable else b""
         return BilledCall(
-            tokens.input, tokens.output, tokens.cached, tokens.reasoning, self.cost_nanos, tokens.is_estimated
+            tokens.input, tokens.output, tokens.cached, tokens.reasoning, self.cost_nanos, tokens.is_estimated, journal
         )
 
 
@@ -55,12 +73,27 @@ class AttemptContext:
     provider_is_full: bool = False
     """Whether a rate limit, not just one refused call, stopped this attempt."""
     calls: list[Call] = field(default_factory=list)
+    resumes: bool = True
+    """Whether its answers are kept for the job's next attempt."""
+    journal: Journal = field(default_factory=Journal)
+    """Answers of the attempts before it."""
+    replayed: int = 0
+    """Calls answered from the journal."""
+    send_bill: Book = lambda *_: None
+    _booked: int = 0
+    _journaled: int = 0
+    _booking: threading.Lock = field(default_factory=threading.Lock)
     _started_calls: int = 0
     _stop: Problem | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.timeout_seconds
+
+    def resume(self, records: Sequence[bytes], send_bill: Book) -> None:
+        """Take over the journal of earlier attempts, and a way to book calls before the attempt ends."""
+        self.journal, self._journaled = Journal(records), len(records)
+        self.send_bill = send_bill
 
     def stop(self, reason: Problem) -> None:
         """Ask the program to stop before its next model call; the first reason stays."""
@@ -82,8 +115,10 @@ class AttemptContext:
         """Let a model call begin.
 
         Raises:
-            AttemptStopped: the deadline is over, the job was canceled, or the program made too many calls.
+            AttemptStopped: the deadline is over, the job was canceled, the program made too many calls, or a budget is
+                used up.
         """
+        self.book()
         with self._lock:
             self._started_calls += 1
             too_many = self._started_calls > self.max_calls
@@ -97,9 +132,65 @@ class AttemptContext:
         with self._lock:
             self.calls.append(call)
 
-    def bill(self) -> Bill:
-        """Every answered call, for the books."""
-        return Bill([call.billed() for call in self.calls])
+    def after_replay(self) -> None:
+        """Count a call that was answered from the journal."""
+        with self._lock:
+            self.replayed += 1
+
+    def book(self) -> None:
+        """Book the calls answered so far of which it is known whether the program could use them.
+
+        One thread at a time; others go on, for their calls are booked with the next bill. Stops the attempt where its
+        job is no longer its own, or a budget is used up.
+        """
+        if len(self.calls) == self._booked or not self._booking.acquire(blocking=False):
+            return
+        try:
+            due = list(itertools.takewhile(lambda call: call.is_usable is not None, self.calls[self._booked :]))
+            if due:
+                bill = self._bill(due)
+                self._after_booking(self.send_bill(bill, self._so_far()), due, bill)
+        finally:
+            self._booking.release()
+
+    def bill(self, *, is_last: bool = False) -> Bill:
+        """The calls that are not booked yet, to go with the attempt's end; after the last one nothing is replayed."""
+        with self._booking:
+            return self._bill(self.calls[self._booked :], is_last=is_last)
+
+    def bill_of_failure(self, *, is_useless: bool) -> tuple[Bill, int | None]:
+        """The same for a job that may be retried by hand, and how many calls in the journal stay in it, None for all.
+
+        Of a useless output the last answer must be another one next time: it leaves the journal, or does not enter it.
+        """
+        with self._booking:
+            due = self.calls[self._booked :]
+            if not is_useless:
+                return self._bill(due), None
+            if due:
+                due[-1].settle(False)
+                return self._bill(due), None
+            return self._bill(due), max(0, self._journaled - 1)
+
+    def _bill(self, calls: list[Call], *, is_last: bool = False) -> Bill:
+        return Bill([call.billed(self.resumes and not is_last) for call in calls], self._booked + 1)
+
+    def _so_far(self) -> bytes:
+        known = {"usage": self.usage(), "cost_usd": usd(self.cost_nanos()), "replayed": self.replayed}
+        return orjson.dumps(known)
+
+    def _after_booking(self, answer: Booked | None, calls: list[Call], bill: Bill) -> None:
+        if answer is None:
+            return
+        if answer == "stale":
+            self.stop(problem("worker_lost", "Another attempt has taken over."))
+            return
+        self._booked += len(calls)
+        self._journaled += sum(bool(call.journal) for call in bill.calls)
+        for call in calls:
+            call.record = _nothing  # prompts and answers need not stay in memory
+        if answer == "budget_exhausted":
+            self.stop(problem("budget_exhausted", "A budget was used up while the job ran."))
 
     def usage(self) -> Usage:
         """Tokens of all answered calls; unknown if any call's are."""

@@ -1,7 +1,8 @@
 """The guarded engine: every model call of every program goes through it.
 
 DSPy's engine contract is `complete(Request) -> Response`. Before a call come the deadline, cancellation, the call
-budget, the model's circuit and its rate limits; after it usage, cost and latency are kept with the attempt.
+budget, the job's journal, the model's circuit and its rate limits; after it usage, cost and latency are kept with the
+attempt.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from dspy.lm15 import LM15Error, Request, Response, TransportError
 from dspy_jobs.settings import TIMEOUT_BUCKETS
 from worker.circuit import Circuit
 from worker.context import AttemptContext, Call
+from worker.journal import digest_of, encode
 from worker.pricing import Pricing
 from worker.rates import ProviderRates
+from worker.steps import current_rollout_id, when_settled
 from worker.tokens import tokens_of
 
 #: What lm15 says when a kept-alive connection was closed while idle. The request was not read, so repeating it once
@@ -43,13 +46,14 @@ class GuardedEngine:
         timeout_seconds: float,
         provider: str,
         pricing: Pricing,
+        name: str,
         capabilities: Any,
         circuit: Circuit,
         rates: ProviderRates | None,
     ) -> None:
         """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout.
 
-        `provider` is whose way of counting tokens the engine's answers follow.
+        `provider` is whose way of counting tokens the engine's answers follow, `name` the model's in the configuration.
         """
         self._circuit = circuit
         self._rates = rates
@@ -57,6 +61,7 @@ class GuardedEngine:
         self._timeout_seconds = timeout_seconds
         self._provider = provider
         self._pricing = pricing
+        self._name = name
         self._engines: dict[float, Engine] = {}
         self._lock = threading.Lock()
         self.supports_function_calling = capabilities.function_calling
@@ -73,6 +78,9 @@ class GuardedEngine:
         """
         attempt: AttemptContext = dspy.settings.job
         attempt.before_call()
+        rollout_id = current_rollout_id()
+        if answer := self._known(attempt, request, rollout_id):
+            return answer
         self._circuit.admit(attempt)
         if self._rates:
             self._rates.admit(attempt)
@@ -88,8 +96,20 @@ class GuardedEngine:
         tokens = tokens_of(request, response, self._provider)
         if self._rates:
             self._rates.spend(tokens.input, tokens.output)
-        attempt.after_call(Call(seconds, tokens, self._pricing(request, response, tokens)))
+        call = Call(seconds, tokens, self._pricing(request, response, tokens))
+        call.record = lambda: encode(digest_of(self._name, request, rollout_id), response)
+        attempt.after_call(call)
+        when_settled(call.settle)
         return response
+
+    def _known(self, attempt: AttemptContext, request: Request, rollout_id: Any) -> Response | None:
+        """What an earlier attempt had answered to the same call."""
+        if not attempt.journal:
+            return None
+        answer = attempt.journal.take(digest_of(self._name, request, rollout_id))
+        if answer:
+            attempt.after_replay()
+        return answer
 
     def _engine_for(self, remaining: float) -> Engine:
         """The engine whose read timeout is the model's, or less near the deadline. Pools are kept one a timeout."""

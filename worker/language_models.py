@@ -17,6 +17,7 @@ from worker.circuit import Circuit, Circuits
 from worker.engine import Engine, GuardedEngine
 from worker.pricing import pricing_of, route_of
 from worker.rates import ProviderRates
+from worker.steps import RolloutWatch
 
 #: Sent to servers of one's own that ask for no key; OpenAI's dialect always carries one.
 _NO_KEY = "none"
@@ -75,11 +76,13 @@ def _language_model(
         # LiteLLM translates every provider's usage into OpenAI's way of counting.
         _OPENAI if settings.engine == "litellm" else provider,
         pricing_of(settings),
+        name,
         _capabilities(settings),
         circuit,
         rates,
     )
-    return dspy.LM(settings.model, engine=engine, cache=False, num_retries=0, **settings.parameters)
+    watch = [RolloutWatch()]
+    return dspy.LM(settings.model, engine=engine, cache=False, num_retries=0, callbacks=watch, **settings.parameters)
 
 
 def _engine_maker(settings: ModelSettings, provider: str, connections: int) -> Callable[[float], Engine]:

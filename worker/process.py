@@ -23,6 +23,7 @@ from dspy_jobs.store.books import limits_of_spending
 from worker import consumption
 from worker.app import queues_of
 from worker.attempt import Runner
+from worker.bookkeeping import Bookkeeper, impatient_store
 from worker.chunk import ChunkRunner
 from worker.circuit import circuits_of
 from worker.drain import Drain
@@ -65,7 +66,8 @@ class WorkerProcess:
         models = LanguageModels(settings, circuits, rate_storage(url))
         cache = ResponseCache(settings)
         runner = Runner(settings, self.worker_id, self.programs, models, cache)
-        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), gates=consumption.gates)
+        bookkeeper = Bookkeeper(impatient_store(url), self.worker_id)
+        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), bookkeeper, gates=consumption.gates)
         self._own_store = SyncStore(connect(url))
         self.housekeeping = Housekeeping(self.chunks, self._own_store, queues, circuits)
         self.drain = Drain(self.chunks, SyncStore(connect(url)), queues, before_exit)

@@ -20,6 +20,7 @@ from dspy_jobs.store import SyncStore, gates, operations
 from dspy_jobs.store.records import Claim, StoredJob
 from dspy_jobs.waiting import wait_until
 from worker.attempt import Runner
+from worker.bookkeeping import Bookkeeper
 from worker.chunk import STUCK_SECONDS, ChunkRunner
 from worker.circuit import circuits_of
 from worker.context import AttemptContext
@@ -49,7 +50,7 @@ class Bench:
         runner = Runner(settings, "w1", load_programs(settings), models, self.cache)
         self.settings = settings
         self.store = store
-        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store))
+        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), Bookkeeper(store, "w1"))
         self.housekeeping = Housekeeping(self.chunks, store, [names.queue(m) for m in settings.models], circuits)
 
     def submit(self, program: str, model: str = "sandbox", max_attempts: int = 1, **request: Any) -> str:

@@ -106,6 +106,18 @@ def test_each_attempt_shows_what_it_used_and_reused() -> None:
     assert shown[2]["usage"]["cached_input_tokens"] is None
 
 
+def test_a_lost_attempt_shows_what_was_booked_of_it() -> None:
+    """What it used in all nobody knows; what it used at least is known."""
+    usage = {"input_tokens": 5, "output_tokens": 1, "calls": 1, "source": "provider"}
+    known = {"usage": usage, "cost_usd": 0.5, "replayed": 2}
+    lost = {"number": 1, "model": "fast", "started_at": NOW, "ended_at": NOW, "at_least": known}
+    view = job_view(job(status="succeeded", attempt=2, outcome={"attempt": attempt(2)}, attempts=[lost]))
+    shown = view["attempts"][0]
+    assert (shown["usage"], shown["cost_usd"], shown["replayed"]) == (None, None, 2)
+    assert (shown["at_least"]["usage"]["input_tokens"], shown["at_least"]["cost_usd"]) == (5, 0.5)
+    assert (view["usage"]["calls"], view["cost_usd"]) == (None, None)
+
+
 def test_costs_of_attempts_add_up_exactly() -> None:
     """Sums are made of whole nano-dollars, not of fractions."""
     outcome = {"result": {}, "attempt": attempt(3, cost=0.3)}

@@ -1,11 +1,12 @@
 -- Publish the outcome of an attempt, once: only the worker that holds the job under this fencing token may.
--- ARGV: now, worker, id, token, status, outcome, how it came by its output ('' if it has none), then the calls' bill
--- (see _books.lua).
+-- ARGV: now, worker, id, token, status, outcome, how it came by its output ('' if it has none), how many calls in the
+-- journal stay in it for a retry by hand ('' for all), then the calls' bill (see _books.lua).
 local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
 redis.call('SREM', held_key(worker), id) -- first, for a full Redis lets a script go on that has begun by freeing
-book(id, f, 8, now)
-if ARGV[5] == 'succeeded' then note_pace(f, now - tonumber(redis.call('HGET', job_key(id), 'attempt_at')), 8) end
+trim_journal(id, ARGV[8])
+book(id, f, 9, now)
+if ARGV[5] == 'succeeded' then note_pace(f, now - tonumber(redis.call('HGET', job_key(id), 'attempt_at')), 9) end
 end_job(id, f, ARGV[5], ARGV[6], now, ARGV[7] ~= '' and {how = ARGV[7]} or nil)
 return 'finished'
