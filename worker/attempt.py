@@ -28,10 +28,7 @@ from worker.context import AttemptContext
 from worker.language_models import LanguageModels
 from worker.programs import Program
 from worker.response_cache import ResponseCache
-from worker.steps import PredictorWatch
 from worker.wish import Wish
-
-_WATCH = PredictorWatch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +104,7 @@ class Runner:
             inputs = program.types.read_inputs(request["inputs"])
         except ValidationError as error:
             return failures.invalid_input(error)
-        watches = [*dspy.settings.callbacks, _WATCH] if context.resumes else dspy.settings.callbacks
-        with dspy.context(
-            lm=model, adapter=program.adapter, disable_history=True, trace=[], job=context, callbacks=watches
-        ):
+        with dspy.context(lm=model, adapter=program.adapter, disable_history=True, trace=[], job=context):
             prediction = program.for_one_job()(**inputs)
         try:
             return program.types.write_output(prediction)

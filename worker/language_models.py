@@ -17,20 +17,13 @@ from worker.circuit import Circuit, Circuits
 from worker.engine import Engine, GuardedEngine
 from worker.pricing import pricing_of, route_of
 from worker.rates import ProviderRates
-from worker.steps import RolloutWatch
+from worker.steps import LM
 
 #: Sent to servers of one's own that ask for no key; OpenAI's dialect always carries one.
 _NO_KEY = "none"
 
 #: The provider whose way of counting tokens is the common one.
 _OPENAI = "openai"
-
-#: Model families of DSPy adapters by the names the configuration uses.
-ADAPTERS: dict[str, type[dspy.Adapter]] = {
-    "chat": dspy.ChatAdapter,
-    "json": dspy.JSONAdapter,
-    "xml": dspy.XMLAdapter,
-}
 
 
 class LanguageModels:
@@ -81,8 +74,7 @@ def _language_model(
         circuit,
         rates,
     )
-    watch = [RolloutWatch()]
-    return dspy.LM(settings.model, engine=engine, cache=False, num_retries=0, callbacks=watch, **settings.parameters)
+    return LM(settings.model, engine=engine, cache=False, num_retries=0, **settings.parameters)
 
 
 def _engine_maker(settings: ModelSettings, provider: str, connections: int) -> Callable[[float], Engine]:

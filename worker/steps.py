@@ -1,34 +1,51 @@
-"""Which answers a program could use: DSPy tells of its predictors' runs, and each model call belongs to one.
+"""A program's steps: which model answers it could use, and which calls it means to be different though they look alike.
 
-An answer that could not be read must be asked for anew by the next attempt. A predictor may ask twice, as DSPy's chat
-adapter does in JSON after an answer that it could not read; both answers are of use if the run came to an end.
+DSPy's adapters ask the model and read its answer. An answer that could not be read must be asked for anew by the job's
+next attempt. An adapter may ask twice, as the chat adapter does in JSON after an answer that it could not read; both
+answers are of use if it came to an end. DSPy's callbacks would tell the same, at twice the cost of a whole call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import dspy
-from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
 #: Told, once that is known, whether an answer was of use.
 Settle = Callable[[bool], None]
 
-
-class Step:
-    """One run of a predictor: its calls wait to learn whether their answers were of use."""
-
-    def __init__(self, call_id: str, outer: Step | None) -> None:
-        self.call_id = call_id
-        self.outer = outer
-        self.waiting: list[Settle] = []
-
-
-_step: ContextVar[Step | None] = ContextVar("step", default=None)
+_waiting: ContextVar[list[Settle] | None] = ContextVar("waiting", default=None)
 _rollout_id: ContextVar[Any] = ContextVar("rollout_id", default=None)
+
+
+def when_settled(settle: Settle) -> None:
+    """Have `settle` called when the step that asked is over; at once for a call outside any step."""
+    waiting = _waiting.get()
+    if waiting is None:
+        settle(True)
+    else:
+        waiting.append(settle)
+
+
+@contextmanager
+def a_step() -> Iterator[None]:
+    """One step: its answers are of use unless it ends because they could not be read."""
+    waiting: list[Settle] = []
+    before = _waiting.set(waiting)
+    is_usable = True
+    try:
+        yield
+    except AdapterParseError:
+        is_usable = False
+        raise
+    finally:
+        _waiting.reset(before)
+        for settle in waiting:
+            settle(is_usable)
 
 
 def current_rollout_id() -> Any:
@@ -36,43 +53,47 @@ def current_rollout_id() -> Any:
     return _rollout_id.get()
 
 
-def when_settled(settle: Settle) -> None:
-    """Have `settle` called when the predictor that asked has run; at once where no predictor asked."""
-    if step := _step.get():
-        step.waiting.append(settle)
-    else:
-        settle(True)
+class LM(dspy.LM):
+    """A model that tells its engine the `rollout_id` of a call."""
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """One call."""
+        before = _rollout_id.set(kwargs.get("rollout_id", self.kwargs.get("rollout_id")))
+        try:
+            return super().__call__(prompt, messages=messages, **kwargs)
+        finally:
+            _rollout_id.reset(before)
 
 
-# ruff: noqa: ARG002  # the callbacks' parameters are DSPy's
+# They keep their names, for errors tell them.
 
 
-class PredictorWatch(BaseCallback):
-    """Follows the runs of predictors, in every thread of a program."""
+class ChatAdapter(dspy.ChatAdapter):
+    """DSPy's, each of whose calls is a step."""
 
-    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """A predictor's run begins."""
-        if isinstance(instance, dspy.Predict):
-            _step.set(Step(call_id, _step.get()))
-
-    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        """It is over: its answers were of use unless they could not be read."""
-        step = _step.get()
-        if step is None or step.call_id != call_id:
-            return
-        _step.set(step.outer)
-        for settle in step.waiting:
-            settle(not isinstance(exception, AdapterParseError))
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One step."""
+        with a_step():
+            return super().__call__(*args, **kwargs)
 
 
-class RolloutWatch(BaseCallback):
-    """Notes the `rollout_id` of each model call; belongs to a `dspy.LM`, whose copies keep it."""
+class JSONAdapter(dspy.JSONAdapter):
+    """DSPy's, each of whose calls is a step."""
 
-    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """A call begins."""
-        given = {**instance.kwargs, **inputs.get("kwargs", {})}
-        _rollout_id.set(given.get("rollout_id"))
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One step."""
+        with a_step():
+            return super().__call__(*args, **kwargs)
 
-    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        """It is over."""
-        _rollout_id.set(None)
+
+class XMLAdapter(dspy.XMLAdapter):
+    """DSPy's, each of whose calls is a step."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One step."""
+        with a_step():
+            return super().__call__(*args, **kwargs)
+
+
+#: Adapters by the names the configuration uses.
+ADAPTERS: dict[str, type[dspy.Adapter]] = {"chat": ChatAdapter, "json": JSONAdapter, "xml": XMLAdapter}

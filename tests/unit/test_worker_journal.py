@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from dspy_jobs.store.books import Bill
 from tests.unit.test_worker_tokens import answer, ask
 from worker.context import AttemptContext, AttemptStopped, Call
 from worker.journal import COMPRESS_BYTES, Journal, decode, digest_of, encode
-from worker.steps import PredictorWatch, RolloutWatch, current_rollout_id, when_settled
+from worker.steps import ADAPTERS, LM, a_step, current_rollout_id, when_settled
 from worker.tokens import Tokens
 
 
@@ -107,41 +108,18 @@ def test_a_record_of_another_release_is_left_out(monkeypatch: pytest.MonkeyPatch
 # ---- which answers were of use -----------------------------------------------------------------------------------
 
 
-class Careless(dspy.Module):
-    """Runs what it is given as a predictor's adapter would: asks, then reads."""
-
-    def __init__(self, run: Callable[[], Any]) -> None:
-        super().__init__()
-        self.predict = _Predict("a -> b")
-        self.predict.run = run
-
-    def forward(self) -> Any:
-        """Run it."""
-        return self.predict()
-
-
-class _Predict(dspy.Predict):
-    run: Callable[[], Any]
-
-    def forward(self, **_: Any) -> Any:
-        return self.run()
-
-
-def verdicts(*runs: Callable[[], Any]) -> list[bool | None]:
-    """What is known of each of the calls that the runs note by `asked`, after all of them."""
+def verdicts(*runs: Callable[[Callable[[], Any]], Any]) -> list[bool | None]:
+    """What is known of each of the calls that the steps make by `asked`, after all of them."""
     calls: list[Call] = []
 
     def asked() -> None:
         calls.append(Call(0.1, Tokens(1, 1), 0))
         when_settled(calls[-1].settle)
 
-    with dspy.context(callbacks=[PredictorWatch()]):
-        for run in runs:
-            try:
-                Careless(lambda run=run: run(asked))()  # type: ignore[misc]
-            except (AdapterParseError, RuntimeError, AttemptStopped):
-                continue
-        asked()
+    for run in runs:
+        with suppress(AdapterParseError, RuntimeError, AttemptStopped), a_step():
+            run(asked)
+    asked()
     return [call.is_usable for call in calls]
 
 
@@ -170,11 +148,43 @@ def _raises(error: BaseException) -> Callable[[Callable[[], None]], None]:
 )
 def test_answers_that_could_not_be_read(runs: list[Any], expected: list[bool]) -> None:
     """Both answers of a step are useless if neither could be read; a provider's fault spoils no answer before it."""
-    assert verdicts(*runs) == [*expected, True]  # the last call is made outside any predictor
+    assert verdicts(*runs) == [*expected, True]  # the last call is made outside any step
 
 
-def test_an_answer_waits_for_its_predictor() -> None:
-    """While the predictor runs nobody knows yet."""
+@pytest.mark.parametrize("name", ["chat", "json", "xml"])
+@pytest.mark.parametrize(("text", "is_readable"), [("?", False), (None, True)])
+def test_every_adapter_makes_steps(name: str, text: str | None, is_readable: bool) -> None:
+    """An answer that the configured adapter can read is of use, and one that neither it nor its fallback can is not."""
+    readable = {
+        "chat": "[[ ## b ## ]]\nyes\n[[ ## completed ## ]]",
+        "json": '{"b": "yes"}',
+        "xml": "<b>yes</b>",
+    }
+    settled: list[bool] = []
+
+    class Engine:
+        def complete(self, _: Request) -> Response:
+            when_settled(settled.append)
+            assert settled == []
+            return said(text or readable[name])
+
+    lm = LM("openai/m", engine=Engine(), cache=False)
+    with dspy.context(lm=lm, adapter=ADAPTERS[name]()), suppress(AdapterParseError):
+        dspy.Predict("a -> b")(a="?")
+    assert set(settled) == {is_readable}
+
+
+def test_an_unreadable_answer_names_dspys_adapter() -> None:
+    """Our adapters go by DSPy's names."""
+    assert {name: adapter.__name__ for name, adapter in ADAPTERS.items()} == {
+        "chat": "ChatAdapter",
+        "json": "JSONAdapter",
+        "xml": "XMLAdapter",
+    }
+
+
+def test_an_answer_waits_for_its_step() -> None:
+    """While it is read nobody knows yet."""
     seen: list[bool | None] = []
 
     def run(asked: Callable[[], None]) -> None:
@@ -196,12 +206,11 @@ def test_the_engine_learns_of_rollouts() -> None:
             seen.append(current_rollout_id())
             return said("yes")
 
-    lm = dspy.LM("openai/m", engine=Engine(), cache=False, callbacks=[RolloutWatch()])
+    lm = LM("openai/m", engine=Engine(), cache=False)
     lm("a")
     lm("a", rollout_id=3, temperature=1.0)
     lm.copy(rollout_id=4, temperature=1.0)("a")
-    with dspy.context(callbacks=[]):
-        lm.copy(rollout_id=5)("a", rollout_id=6, temperature=1.0)
+    lm.copy(rollout_id=5)("a", rollout_id=6, temperature=1.0)
     lm("a")
     assert seen == [None, 3, 4, 6, None]
     assert current_rollout_id() is None
