@@ -148,32 +148,34 @@ class AttemptContext:
         try:
             due = list(itertools.takewhile(lambda call: call.is_usable is not None, self.calls[self._booked :]))
             if due:
-                bill = self._bill(due)
+                bill = self._bill(due, self._booked + 1)
                 self._after_booking(self.send_bill(bill, self._so_far()), due, bill)
         finally:
             self._booking.release()
 
     def bill(self, *, is_last: bool = False) -> Bill:
-        """The calls that are not booked yet, to go with the attempt's end; after the last one nothing is replayed."""
+        """All answered calls, to go with the attempt's end; after the last one nothing is replayed.
+
+        The books pass over what they have. What a job costs is learned from the whole.
+        """
         with self._booking:
-            return self._bill(self.calls[self._booked :], is_last=is_last)
+            return self._bill(self.calls, 1, is_last=is_last)
 
     def bill_of_failure(self, *, is_useless: bool) -> tuple[Bill, int | None]:
         """The same for a job that may be retried by hand, and how many calls in the journal stay in it, None for all.
 
         Of a useless output the last answer must be another one next time: it leaves the journal, or does not enter it.
         """
+        kept = None
         with self._booking:
-            due = self.calls[self._booked :]
-            if not is_useless:
-                return self._bill(due), None
-            if due:
-                due[-1].settle(False)
-                return self._bill(due), None
-            return self._bill(due), max(0, self._journaled - 1)
+            if is_useless and len(self.calls) > self._booked:
+                self.calls[-1].settle(False)
+            elif is_useless:
+                kept = max(0, self._journaled - 1)
+            return self._bill(self.calls, 1), kept
 
-    def _bill(self, calls: list[Call], *, is_last: bool = False) -> Bill:
-        return Bill([call.billed(self.resumes and not is_last) for call in calls], self._booked + 1)
+    def _bill(self, calls: list[Call], first: int, *, is_last: bool = False) -> Bill:
+        return Bill([call.billed(self.resumes and not is_last) for call in calls], first)
 
     def _so_far(self) -> bytes:
         known = {"usage": self.usage(), "cost_usd": usd(self.cost_nanos()), "replayed": self.replayed}
