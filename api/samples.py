@@ -20,7 +20,14 @@ _FIELDS = {
     "status": "queued", "program": "qa", "model": "fast", "attempt": "0", "created_at": str(_NOW),
     "expires_at": str(_NOW + 86_400_000),
 }  # fmt: skip
-_USAGE = {"input_tokens": 120, "output_tokens": 9, "calls": 1, "source": "provider"}
+_USAGE = {
+    "input_tokens": 120,
+    "cached_input_tokens": None,
+    "output_tokens": 9,
+    "reasoning_tokens": None,
+    "calls": 1,
+    "source": "provider",
+}
 _ATTEMPT = {
     "number": 1, "model": "fast", "started_at": _NOW + 40, "ended_at": _NOW + 900, "usage": _USAGE,
     "cost_usd": 0.0000156,

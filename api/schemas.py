@@ -51,6 +51,24 @@ class AttemptError(BaseModel):
     retryable: bool
 
 
+class Usage(_Answer):
+    """Tokens and calls; null where unknown."""
+
+    input_tokens: int | None
+    cached_input_tokens: int | None = Field(description="Of the input tokens, what the provider had in its cache.")
+    output_tokens: int | None
+    reasoning_tokens: int | None = Field(description="Of the output tokens.")
+    calls: int | None
+    source: Literal["provider", "estimated"] | None = Field(description="`estimated`: some tokens were counted here.")
+
+
+class Known(_Answer):
+    """What is known of an attempt that was cut short: the calls that were booked before."""
+
+    usage: Usage
+    cost_usd: float | None
+
+
 class Attempt(_Answer):
     """One try of a job."""
 
@@ -58,16 +76,12 @@ class Attempt(_Answer):
     model: str
     started_at: datetime
     ended_at: datetime | None = Field(description="Null while it runs.")
+    calls: int | None = Field(description="Model calls that were paid for; null while it runs and where unknown.")
+    replayed: int = Field(description="Model calls answered from what an earlier attempt had paid for.")
+    usage: Usage | None = Field(description="Null while it runs and where unknown.")
+    cost_usd: float | None = Field(description="Null while it runs and where unknown.")
+    at_least: Known | None = Field(None, description="What it used before its worker was lost, as far as is known.")
     error: AttemptError | None = None
-
-
-class Usage(_Answer):
-    """Tokens and calls of all attempts; null where unknown."""
-
-    input_tokens: int | None
-    output_tokens: int | None
-    calls: int | None
-    source: Literal["provider", "estimated"] | None
 
 
 class JobUrls(_Answer):

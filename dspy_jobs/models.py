@@ -23,9 +23,20 @@ class Usage(_Read):
     """Tokens and model calls. `None` means unknown, which is not zero."""
 
     input_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    """Of the input tokens, what the provider had in its cache."""
     output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Of the output tokens."""
     calls: int | None = None
     source: str | None = None
+
+
+class Known(_Read):
+    """What is known of an attempt that was cut short: the calls that were booked before."""
+
+    usage: Usage
+    cost_usd: float | None = None
 
 
 class Attempt(_Read):
@@ -35,6 +46,14 @@ class Attempt(_Read):
     model: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    calls: int | None = None
+    """Model calls that were paid for."""
+    replayed: int = 0
+    """Model calls answered from what an earlier attempt had paid for."""
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    at_least: Known | None = None
+    """What it used before its worker was lost, as far as is known."""
     error: Problem | None = None
 
 

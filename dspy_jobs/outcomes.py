@@ -27,6 +27,10 @@ class Usage:
     output_tokens: int | None = 0
     calls: int = 0
     source: UsageSource | None = "provider"
+    cached_input_tokens: int | None = None
+    """Of the input tokens, what the provider had in its cache."""
+    reasoning_tokens: int | None = None
+    """Of the output tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,15 @@ class Attempt:
     ended_at: int
     error: Problem | None = None
     usage: Usage = field(default_factory=Usage)
-    cost_usd: float | None = 0.0
+    cost_nanos: int | None = 0
+    """Nano-dollars; None is unknown."""
+    replayed: int = 0
+    """Model calls answered from what an earlier attempt had paid for."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars; None is unknown."""
+        return usd(self.cost_nanos)
 
     def as_record(self) -> dict[str, Any]:
         """As it is stored: in the outcome, or in the list of attempts that did not end the job."""
@@ -51,9 +63,16 @@ class Attempt:
             "usage": self.usage,
             "cost_usd": self.cost_usd,
         }
+        if self.replayed:
+            record["replayed"] = self.replayed
         if self.error is not None:
             record["error"] = self.error.model_dump(exclude_none=True)
         return record
+
+
+def usd(nanos: int | None) -> float | None:
+    """Nano-dollars as US dollars; None is unknown."""
+    return None if nanos is None else nanos / 1e9
 
 
 def rfc3339(ms: float | str) -> str:

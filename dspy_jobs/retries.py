@@ -75,6 +75,8 @@ def decide(
     """
     if problem.code == "worker_lost":
         return Retry(0, WaitReason.WORKER_LOST, "none")
+    if problem.code == "budget_exhausted":
+        return Retry(0, WaitReason.BUDGET_EXHAUSTED, "none")
     if problem.code == "circuit_open":
         return _next_model(history) or Retry(0, WaitReason.CIRCUIT_OPEN, "none")
     if problem.code == "rate_limit" and history.limited <= LIMITED_ATTEMPTS:

@@ -176,20 +176,31 @@ class ModelSettings(_Section):
     tokens_per_minute: Count | None = Field(None, description="Tokens the provider allows a minute, all workers.")
     max_concurrent: Count | None = Field(None, description="Jobs of this model that may run at once, all workers.")
     breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="The circuit breaker, see below.")
-    input_cost_per_1k: float | None = Field(None, ge=0, description="US dollars per 1000 input tokens.")
-    output_cost_per_1k: float | None = Field(None, ge=0, description="US dollars per 1000 output tokens.")
+    input_cost_per_1k: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="US dollars per 1000 input tokens."
+    )
+    output_cost_per_1k: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="US dollars per 1000 output tokens."
+    )
     cached_input_cost_per_1k: float | None = Field(
-        None, ge=0, description="US dollars per 1000 input tokens the provider had cached; as other input by default."
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="US dollars per 1000 input tokens the provider had cached; as other input by default.",
     )
     reasoning_cost_per_1k: float | None = Field(
-        None, ge=0, description="US dollars per 1000 reasoning tokens; as other output by default."
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="US dollars per 1000 reasoning tokens; as other output by default.",
     )
 
     @model_validator(mode="after")
     def _prices_come_in_pairs(self) -> Self:
         if (self.input_cost_per_1k is None) != (self.output_cost_per_1k is None):
             raise ValueError("give both input_cost_per_1k and output_cost_per_1k, or neither")
-        if self.input_cost_per_1k is None and (self.cached_input_cost_per_1k or self.reasoning_cost_per_1k) is not None:
+        details = (self.cached_input_cost_per_1k, self.reasoning_cost_per_1k)
+        if self.input_cost_per_1k is None and details != (None, None):
             raise ValueError("cached_input_cost_per_1k and reasoning_cost_per_1k go with the two ordinary prices")
         return self
 

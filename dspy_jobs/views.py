@@ -144,13 +144,19 @@ def _attempts(job: StoredJob) -> list[dict[str, Any]]:
 
 
 def _attempt_view(attempt: dict[str, Any]) -> dict[str, Any]:
-    ended = attempt.get("ended_at")
+    ended, usage, known = attempt.get("ended_at"), attempt.get("usage"), attempt.get("at_least")
     view = {
         "number": attempt["number"],
         "model": attempt["model"],
         "started_at": rfc3339(attempt["started_at"]),
         "ended_at": None if ended is None else rfc3339(ended),
+        "calls": usage["calls"] if usage else None,
+        "replayed": (known or attempt).get("replayed", 0),
+        "usage": _usage([attempt]) if usage else None,
+        "cost_usd": attempt.get("cost_usd"),
     }
+    if known:
+        view["at_least"] = {"usage": _usage([known]), "cost_usd": known["cost_usd"]}
     if "error" in attempt:
         view["error"] = attempt["error"]
     return view
@@ -164,19 +170,23 @@ def _total(values: list[Any]) -> Any:
 def _usage(attempts: list[dict[str, Any]]) -> dict[str, Any]:
     parts = [attempt.get("usage") or _UNKNOWN_USAGE for attempt in attempts]
     sources = [part.get("source") for part in parts]
-    usage = {name: _total([part.get(name) for part in parts]) for name in ("input_tokens", "output_tokens", "calls")}
+    usage = {name: _total([part.get(name) for part in parts]) for name in _COUNTS}
     usage["source"] = "estimated" if "estimated" in sources else "provider" if sources else None
     return usage
 
 
+#: What a usage counts, calls apart from tokens.
+_COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "calls")
+
 #: An attempt whose worker was lost told nobody what it used.
-_UNKNOWN_USAGE: dict[str, Any] = {"input_tokens": None, "output_tokens": None, "calls": None, "source": None}
+_UNKNOWN_USAGE: dict[str, Any] = {}
 
 
 def _cost(attempts: list[dict[str, Any]]) -> float | None:
-    total = _total([attempt.get("cost_usd") for attempt in attempts])
-    # Sums of decimal fractions drift; costs are kept in nano-dollars.
-    return None if total is None else round(total, 9)
+    costs = [attempt.get("cost_usd") for attempt in attempts]
+    # Sums of decimal fractions drift; whole nano-dollars do not.
+    nanos = _total([None if cost is None else round(cost * 1e9) for cost in costs])
+    return None if nanos is None else nanos / 1e9
 
 
 def retry_after(job: StoredJob, now_ms: int) -> int:

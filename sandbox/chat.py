@@ -13,7 +13,7 @@ import orjson
 from sandbox import FINGERPRINT, NOTICE, answers, errors, faults, prompts, react, render
 from sandbox.errors import ApiError
 from sandbox.faults import Behaviour, Fate
-from sandbox.ledger import Account, Ledger
+from sandbox.ledger import Account, Ledger, Tokens
 from sandbox.source import Source
 
 #: What a request may carry without becoming another prompt in the ledger.
@@ -34,7 +34,10 @@ BYTES_PER_TOKEN = 4
 
 MALFORMED = "I am afraid this is not what was asked for."
 #: What `usage=absurd` reports: a count that no signed 64-bit integer holds.
-_ABSURD = (2**63, 1)
+_ABSURD = Tokens(2**63, 1)
+
+#: Of a prompt whole stretches of this many tokens count as cached with `usage=detailed`, as at OpenAI.
+_CACHED_STRETCH = 128
 
 #: Outcomes with status 200, which a provider would bill.
 ANSWERED = ("answer", "malformed", "truncated")
@@ -57,12 +60,12 @@ class Call:
     account: Account
     prompt: bytes
     outcome: str
-    tokens: tuple[int, int] = (0, 0)
+    tokens: Tokens = field(default_factory=Tokens)
 
     def sent(self) -> None:
         """The client got its response, or its connection was closed on request."""
         if self.outcome in ANSWERED:
-            self.account.complete(self.prompt, *self.tokens)
+            self.account.complete(self.prompt, self.tokens)
         self.account.end(None if self.outcome == "answer" else self.outcome)
 
     def abandoned(self) -> None:
@@ -150,10 +153,7 @@ def _answer(request: dict[str, Any], fate: Fate, behaviour: Behaviour, call: Cal
     texts = [MALFORMED if fate.outcome == "malformed" else answer_text(request, index) for index in range(count)]
     choices = [_choice(index, text, limit, cut=fate.outcome == "truncated") for index, text in enumerate(texts)]
     written = sum(tokens(choice["message"]["content"]) for choice in choices)
-    call.tokens = (
-        sum(tokens(content(message)) for message in request["messages"]),
-        written,
-    )
+    call.tokens = _tokens(request, written, behaviour)
     completion = {
         "id": f"chatcmpl-sandbox-{call.prompt.hex()}",
         "object": "chat.completion",
@@ -163,7 +163,7 @@ def _answer(request: dict[str, Any], fate: Fate, behaviour: Behaviour, call: Cal
         "choices": choices,
     }
     if behaviour.usage != "none":
-        completion["usage"] = _usage(*(_ABSURD if behaviour.usage else call.tokens))
+        completion["usage"] = _usage(_ABSURD if behaviour.usage == "absurd" else call.tokens, behaviour)
     return Reply(200, orjson.dumps(completion), delay=fate.delay, call=call)
 
 
@@ -181,13 +181,25 @@ def _choice(index: int, text: str, limit: int | None, *, cut: bool) -> dict[str,
     }
 
 
-def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    total = prompt_tokens + completion_tokens
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": total,
+def _tokens(request: dict[str, Any], written: int, behaviour: Behaviour) -> Tokens:
+    read = sum(tokens(content(message)) for message in request["messages"])
+    if behaviour.usage != "detailed":
+        return Tokens(read, written)
+    # Reasoning comes on top of what is written, and nobody sees it.
+    reasoning = written // 2
+    return Tokens(read, written + reasoning, read // _CACHED_STRETCH * _CACHED_STRETCH, reasoning)
+
+
+def _usage(used: Tokens, behaviour: Behaviour) -> dict[str, Any]:
+    usage: dict[str, Any] = {
+        "prompt_tokens": used.prompt,
+        "completion_tokens": used.completion,
+        "total_tokens": used.prompt + used.completion,
     }
+    if behaviour.usage == "detailed":
+        usage["prompt_tokens_details"] = {"cached_tokens": used.cached}
+        usage["completion_tokens_details"] = {"reasoning_tokens": used.reasoning}
+    return usage
 
 
 def tokens(text: str) -> int:

@@ -41,7 +41,8 @@ MODIFIERS = {
     "drop": "probability of closing the connection without an answer",
     "malformed": "probability of an answer that DSPy cannot parse",
     "truncated": "probability of a cut answer with finish_reason length",
-    "usage": "none: answers carry no usage; absurd: more tokens than 64 bits hold",
+    "usage": "none: answers carry no usage; absurd: more tokens than 64 bits hold; detailed: with cached input tokens "
+    "and reasoning tokens",
     "seed": "any text; changes which calls meet a fault and how long calls take",
     "first": "n:what, the first n calls of a prompt fail with an error, hang, drop, malformed or truncated",
 }
@@ -215,6 +216,6 @@ def _latency(value: str) -> tuple[str, float, float]:
 
 
 def _usage(value: str) -> str:
-    if value not in ("", "none", "absurd"):
-        raise ModifierError(f"usage={value!r} is unknown; it can be none or absurd")
+    if value not in ("", "none", "absurd", "detailed"):
+        raise ModifierError(f"usage={value!r} is unknown; it can be none, absurd or detailed")
     return value

@@ -8,19 +8,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
+class Tokens(NamedTuple):
+    """What an answer used, as the sandbox counts; `cached` is a part of `prompt`, `reasoning` of `completion`."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+
+
 @dataclass(slots=True)
 class Account:
-    """The calls of one model. `asked` and `answered` count by prompt (messages and sampling parameters)."""
+    """The calls of one model. `asked` and `answered` count by prompt (messages and sampling parameters).
+
+    `paid` sums the tokens of all answers, `repeated` those of answers beyond the first of each prompt.
+    """
 
     requests: int = 0
     completions: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    paid: Tokens = field(default_factory=Tokens)
+    repeated: Tokens = field(default_factory=Tokens)
     waiting: int = 0
     peak_waiting: int = 0
     faults: Counter[str] = field(default_factory=Counter)
@@ -35,11 +47,12 @@ class Account:
         self.asked[prompt] += 1
         return self.asked[prompt]
 
-    def complete(self, prompt: bytes, prompt_tokens: int, completion_tokens: int) -> None:
+    def complete(self, prompt: bytes, tokens: Tokens) -> None:
         """Note an answer with status 200, counted when it is sent."""
         self.completions += 1
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
+        self.paid = _add(self.paid, tokens)
+        if self.answered[prompt]:
+            self.repeated = _add(self.repeated, tokens)
         self.answered[prompt] += 1
 
     def end(self, fault: str | None) -> None:
@@ -66,7 +79,7 @@ class Ledger:
     def report(self) -> dict[str, Any]:
         """Counts for each model and in total, where a prompt sent to two models is one distinct prompt.
 
-        The total `peak_waiting` is that of the busiest model.
+        The total `peak_waiting` is that of the busiest model, its duplicate tokens are those of each model summed.
         """
         return {
             "models": {name: _counts([account]) for name, account in sorted(self._accounts.items())},
@@ -76,17 +89,27 @@ class Ledger:
 
 def _counts(accounts: list[Account]) -> dict[str, Any]:
     answered = _sum(account.answered for account in accounts)
+    paid = _add(*(account.paid for account in accounts))
+    repeated = _add(*(account.repeated for account in accounts))
     return {
         "requests": sum(account.requests for account in accounts),
         "completions": sum(account.completions for account in accounts),
-        "prompt_tokens": sum(account.prompt_tokens for account in accounts),
-        "completion_tokens": sum(account.completion_tokens for account in accounts),
+        "prompt_tokens": paid.prompt,
+        "completion_tokens": paid.completion,
+        "cached_tokens": paid.cached,
+        "reasoning_tokens": paid.reasoning,
         "faults": dict(_sum(account.faults for account in accounts)),
         "waiting": sum(account.waiting for account in accounts),
         "peak_waiting": max((account.peak_waiting for account in accounts), default=0),
         "distinct_prompts": len(_sum(account.asked for account in accounts)),
         "duplicate_prompts": sum(answered.values()) - len(answered),
+        "duplicate_prompt_tokens": repeated.prompt,
+        "duplicate_completion_tokens": repeated.completion,
     }
+
+
+def _add(*amounts: Tokens) -> Tokens:
+    return Tokens(*map(sum, zip(*amounts, strict=True))) if amounts else Tokens()
 
 
 def _sum(counters: Iterable[Counter[T]]) -> Counter[T]:

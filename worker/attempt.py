@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
@@ -57,7 +57,9 @@ class Runner:
         """The attempt's context, with the job's own timeout if it has one."""
         timeout = request.get("timeout_seconds") or self.settings.jobs.timeout_seconds
         probe = claim.id if claim.is_probe else ""
-        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls, probe, wish)
+        program = self.settings.programs.get(claim.program)
+        resumes = program is not None and program.resume
+        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls, probe, wish, resumes=resumes)
 
     def run(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> Settlement:
         """Run the program and decide what becomes of the job. Whatever the program raises becomes data."""
@@ -116,8 +118,9 @@ class Runner:
         # By Redis's clock, which started it; only the duration is measured here.
         ended_at = claim.started_at + int((time.monotonic() - started) * 1000)
         return Attempt(
-            claim.attempt, claim.model, claim.started_at, ended_at, error, context.usage(), context.cost_usd()
-        )
+            claim.attempt, claim.model, claim.started_at, ended_at, error, context.usage(), context.cost_nanos(),
+            context.replayed,
+        )  # fmt: skip
 
     def _version(self, claim: Claim) -> str:
         program = self.programs.get(claim.program)
@@ -138,13 +141,13 @@ class Runner:
         if context.wish:
             self._store(context.wish.key, output, attempt, self._version(claim))
         how = _use(context).how
-        operation = operations.finish_job(self.worker_id, claim, JobStatus.SUCCEEDED, outcome, context.bill(), use=how)
+        operation = operations.finish_job(
+            self.worker_id, claim, JobStatus.SUCCEEDED, outcome, context.bill(is_last=True), use=how
+        )
         return Settlement(operation, JobStatus.SUCCEEDED, attempt, _probe_over(claim))
 
     def _store(self, key: str, output: dict[str, Any], attempt: Attempt, version: str) -> None:
-        cost = attempt.cost_usd
-        nanos = None if cost is None else round(cost * 1_000_000_000)
-        self.cache.put(key, CacheEntry(output, attempt.ended_at, nanos, version))
+        self.cache.put(key, CacheEntry(output, attempt.ended_at, attempt.cost_nanos, version))
 
     def _settle_failure(
         self, claim: Claim, attempt: Attempt, context: AttemptContext, retry_after: float | None = None
@@ -156,7 +159,8 @@ class Runner:
         if isinstance(decision, retries.GiveUp):
             status = JobStatus.CANCELED if attempt.error.code == "canceled" else JobStatus.FAILED
             outcome = outcomes.failure(claim.id, attempt, self._version(claim))
-            operation = operations.finish_job(self.worker_id, claim, status, outcome, context.bill())
+            bill, kept = context.bill_of_failure(is_useless=attempt.error.code in _USELESS)
+            operation = operations.finish_job(self.worker_id, claim, status, outcome, bill, journal_kept=kept)
             return Settlement(operation, status, attempt, more)
         return Settlement(self._again(claim, attempt, decision, context), "retrying", attempt, more)
 
@@ -198,10 +202,11 @@ def _probe_over(claim: Claim) -> tuple[Operation[Any], ...]:
 
 
 def _with_error(attempt: Attempt, error: Problem) -> Attempt:
-    return Attempt(
-        attempt.number, attempt.model, attempt.started_at, attempt.ended_at, error, attempt.usage, attempt.cost_usd
-    )
+    return replace(attempt, error=error)
 
+
+#: Failures of a program whose every answer could be read: retried by hand it would fail the same way on the same ones.
+_USELESS = frozenset({"invalid_output", "result_too_large"})
 
 #: What an attempt used whose outcome could not even be stored.
 _UNKNOWN_CALL = BilledCall(None, None, None, None, None)

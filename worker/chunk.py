@@ -25,6 +25,7 @@ from dspy_jobs.store.flights import Answered, Flight
 from dspy_jobs.store.records import Claim, NotClaimed, Taken
 from dspy_jobs.store.script import Operation
 from worker.attempt import Runner, Settlement
+from worker.bookkeeping import Bookkeeper
 from worker.context import AttemptContext
 from worker.gates import Gates
 from worker.next_message import drop_message, next_message
@@ -50,6 +51,8 @@ class ChunkRunner:
     runner: Runner
     store: SyncStore
     answers: StoredAnswers
+    bookkeeper: Bookkeeper | None = None
+    """Books calls of running attempts; without one they are booked when the attempt ends."""
     stuck_threads: int = 0
     """Threads given up with attempts that never returned."""
     is_draining: threading.Event = field(default_factory=threading.Event)
@@ -195,6 +198,7 @@ class ChunkRunner:
     def _attempt(self, claim: Claim, job: Job) -> Settlement:
         try:
             context = self.runner.context_for(claim, job.request, job.wish)
+            self._resume(claim, context)
             self.running[claim.id] = (claim, context)
             return self.runner.run(claim, job.request, context)
         except Exception as error:  # whatever it was, the job must end
@@ -202,6 +206,19 @@ class ChunkRunner:
             return self.runner.broken(claim, error)
         finally:
             self.running.pop(claim.id, None)
+
+    def _resume(self, claim: Claim, context: AttemptContext) -> None:
+        """Give the attempt what attempts before it had answered, and a way to keep what it will have answered."""
+        records: Any = []
+        if claim.answered and context.resumes:
+            key = names.job_journal(claim.id)
+            records = self._with_redis(lambda: self.store.redis.lrange(key, 0, -1))
+        context.resume(records, self.bookkeeper.book_for(claim) if self.bookkeeper else _not_yet)
+
+    def book_answered(self) -> None:
+        """Book what running attempts have had answered since they last began a call."""
+        for _, context in list(self.running.values()):
+            context.book()
 
     def stop(self, job_id: str) -> None:
         """Stop a job that runs here before its next model call, because somebody canceled it."""
@@ -229,6 +246,10 @@ class ChunkRunner:
 
     def _with_redis(self, use: Callable[[], Any]) -> Any:
         return until_there(self.store.redis, use)
+
+
+def _not_yet(*_: Any) -> None:
+    """Without a bookkeeper calls are booked when the attempt ends."""
 
 
 def _canceled() -> Problem:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from dspy_jobs.outcomes import Usage
+import orjson
+
+from dspy_jobs.outcomes import Usage, UsageSource, usd
 from dspy_jobs.problems import Problem, problem
-from dspy_jobs.store.books import Bill, BilledCall
+from dspy_jobs.store.books import Bill, BilledCall, Booked
+from worker.bookkeeping import Book
+from worker.journal import Journal
+from worker.tokens import Tokens
 from worker.wish import Wish
 
 
@@ -23,14 +30,32 @@ class AttemptStopped(BaseException):
         self.problem = problem
 
 
+def _nothing() -> bytes:
+    return b""
+
+
 @dataclass(slots=True)
 class Call:
-    """One answered model call. `None` is unknown."""
+    """One answered model call. Money is in nano-dollars; `None` is unknown."""
 
     seconds: float
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
+    tokens: Tokens
+    cost_nanos: int | None
+    record: Callable[[], bytes] = _nothing
+    """Makes the journal's record of it."""
+    is_usable: bool | None = None
+    """Whether the program could use the answer; None until that is known."""
+
+    def settle(self, is_usable: bool) -> None:
+        """Say whether the program could use the answer."""
+        self.is_usable = is_usable
+
+    def billed(self, is_journaled: bool) -> BilledCall:
+        """As it stands in the books."""
+        tokens, journal = self.tokens, self.record() if is_journaled and self.is_usable else b""
+        return BilledCall(
+            tokens.input, tokens.output, tokens.cached, tokens.reasoning, self.cost_nanos, tokens.is_estimated, journal
+        )
 
 
 @dataclass(slots=True)
@@ -48,12 +73,27 @@ class AttemptContext:
     provider_is_full: bool = False
     """Whether a rate limit, not just one refused call, stopped this attempt."""
     calls: list[Call] = field(default_factory=list)
+    resumes: bool = True
+    """Whether its answers are kept for the job's next attempt."""
+    journal: Journal = field(default_factory=Journal)
+    """Answers of the attempts before it."""
+    replayed: int = 0
+    """Calls answered from the journal."""
+    send_bill: Book = lambda *_: None
+    _booked: int = 0
+    _journaled: int = 0
+    _booking: threading.Lock = field(default_factory=threading.Lock)
     _started_calls: int = 0
     _stop: Problem | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.timeout_seconds
+
+    def resume(self, records: Sequence[bytes], send_bill: Book) -> None:
+        """Take over the journal of earlier attempts, and a way to book calls before the attempt ends."""
+        self.journal, self._journaled = Journal(records), len(records)
+        self.send_bill = send_bill
 
     def stop(self, reason: Problem) -> None:
         """Ask the program to stop before its next model call; the first reason stays."""
@@ -75,8 +115,10 @@ class AttemptContext:
         """Let a model call begin.
 
         Raises:
-            AttemptStopped: the deadline is over, the job was canceled, or the program made too many calls.
+            AttemptStopped: the deadline is over, the job was canceled, the program made too many calls, or a budget is
+                used up.
         """
+        self.book()
         with self._lock:
             self._started_calls += 1
             too_many = self._started_calls > self.max_calls
@@ -90,34 +132,95 @@ class AttemptContext:
         with self._lock:
             self.calls.append(call)
 
-    def bill(self) -> Bill:
-        """All answered calls, for the books."""
-        return Bill(
-            [
-                BilledCall(call.input_tokens, call.output_tokens, None, None, _nanos(call.cost_usd))
-                for call in self.calls
-            ]
-        )
+    def after_replay(self) -> None:
+        """Count a call that was answered from the journal."""
+        with self._lock:
+            self.replayed += 1
+
+    def book(self) -> None:
+        """Book the calls answered so far of which it is known whether the program could use them.
+
+        One thread at a time; others go on, for their calls are booked with the next bill. Stops the attempt where its
+        job is no longer its own, or a budget is used up.
+        """
+        if len(self.calls) == self._booked or not self._booking.acquire(blocking=False):
+            return
+        try:
+            due = list(itertools.takewhile(lambda call: call.is_usable is not None, self.calls[self._booked :]))
+            if due:
+                bill = self._bill(due, self._booked + 1)
+                self._after_booking(self.send_bill(bill, self._so_far()), due, bill)
+        finally:
+            self._booking.release()
+
+    def bill(self, *, is_last: bool = False) -> Bill:
+        """All answered calls, to go with the attempt's end; after the last one nothing is replayed.
+
+        The books pass over what they have. What a job costs is learned from the whole.
+        """
+        with self._booking:
+            return self._bill(self.calls, 1, is_last=is_last)
+
+    def bill_of_failure(self, *, is_useless: bool) -> tuple[Bill, int | None]:
+        """The same for a job that may be retried by hand, and how many calls in the journal stay in it, None for all.
+
+        Of a useless output the last answer must be another one next time: it leaves the journal, or does not enter it.
+        """
+        kept = None
+        with self._booking:
+            if is_useless and len(self.calls) > self._booked:
+                self.calls[-1].settle(False)
+            elif is_useless:
+                kept = max(0, self._journaled - 1)
+            return self._bill(self.calls, 1), kept
+
+    def _bill(self, calls: list[Call], first: int, *, is_last: bool = False) -> Bill:
+        return Bill([call.billed(self.resumes and not is_last) for call in calls], first)
+
+    def _so_far(self) -> bytes:
+        known = {"usage": self.usage(), "cost_usd": usd(self.cost_nanos()), "replayed": self.replayed}
+        return orjson.dumps(known)
+
+    def _after_booking(self, answer: Booked | None, calls: list[Call], bill: Bill) -> None:
+        if answer is None:
+            return
+        if answer == "stale":
+            self.stop(problem("worker_lost", "Another attempt has taken over."))
+            return
+        self._booked += len(calls)
+        self._journaled += sum(bool(call.journal) for call in bill.calls)
+        for call in calls:
+            call.record = _nothing  # prompts and answers need not stay in memory
+        if answer == "budget_exhausted":
+            self.stop(problem("budget_exhausted", "A budget was used up while the job ran."))
 
     def usage(self) -> Usage:
         """Tokens of all answered calls; unknown if any call's are."""
-        inputs = [call.input_tokens for call in self.calls]
-        outputs = [call.output_tokens for call in self.calls]
-        known = None not in inputs and None not in outputs
-        return Usage(_total(inputs), _total(outputs), len(self.calls), "provider" if known else None)
+        tokens = [call.tokens for call in self.calls]
+        inputs, outputs = (_total([getattr(one, way) for one in tokens]) for way in ("input", "output"))
+        return Usage(
+            inputs,
+            outputs,
+            len(tokens),
+            _source(tokens),
+            _total([one.cached for one in tokens]),
+            _total([one.reasoning for one in tokens]),
+        )
 
-    def cost_usd(self) -> float | None:
-        """US dollars of all answered calls; unknown if any call's price is."""
-        costs = [call.cost_usd for call in self.calls]
-        return None if None in costs else round(sum(cost for cost in costs if cost is not None), 9)
-
-
-def _nanos(cost: float | None) -> int | None:
-    return None if cost is None else round(cost * 1_000_000_000)
+    def cost_nanos(self) -> int | None:
+        """Nano-dollars of all answered calls; unknown if any call's price is."""
+        return _total([call.cost_nanos for call in self.calls])
 
 
 def _total(counts: list[int | None]) -> int | None:
     return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _source(tokens: list[Tokens]) -> UsageSource | None:
+    """Where the counts come from; None where neither the provider nor the tables here tell."""
+    if any(one.input is None and one.output is None for one in tokens):
+        return None
+    return "estimated" if any(one.is_estimated for one in tokens) else "provider"
 
 
 def _too_long(seconds: float) -> Problem:

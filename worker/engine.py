@@ -1,7 +1,8 @@
 """The guarded engine: every model call of every program goes through it.
 
 DSPy's engine contract is `complete(Request) -> Response`. Before a call come the deadline, cancellation, the call
-budget, the model's circuit and its rate limits; after it usage, cost and latency are kept with the attempt.
+budget, the job's journal, the model's circuit and its rate limits; after it usage, cost and latency are kept with the
+attempt.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from dspy.lm15 import LM15Error, Request, Response, TransportError
 from dspy_jobs.settings import TIMEOUT_BUCKETS
 from worker.circuit import Circuit
 from worker.context import AttemptContext, Call
+from worker.journal import digest_of, encode
+from worker.pricing import Pricing
 from worker.rates import ProviderRates
+from worker.steps import current_rollout_id, when_settled
+from worker.tokens import tokens_of
 
 #: What lm15 says when a kept-alive connection was closed while idle. The request was not read, so repeating it once
 #: at once pays nothing twice.
 _STALE_CONNECTION = "closed connection before sending"
-
-
-#: No call uses more tokens than that; a larger count is a provider's mistake, and sums of it would not fit 64 bits.
-_MOST_TOKENS = 10**9
 
 
 class Engine(Protocol):
@@ -43,17 +44,24 @@ class GuardedEngine:
         self,
         make_engine: Callable[[float], Engine],
         timeout_seconds: float,
-        cost_of: Callable[[Request, Response], float | None],
+        provider: str,
+        pricing: Pricing,
+        name: str,
         capabilities: Any,
         circuit: Circuit,
         rates: ProviderRates | None,
     ) -> None:
-        """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout."""
+        """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout.
+
+        `provider` is whose way of counting tokens the engine's answers follow, `name` the model's in the configuration.
+        """
         self._circuit = circuit
         self._rates = rates
         self._make_engine = make_engine
         self._timeout_seconds = timeout_seconds
-        self._cost_of = cost_of
+        self._provider = provider
+        self._pricing = pricing
+        self._name = name
         self._engines: dict[float, Engine] = {}
         self._lock = threading.Lock()
         self.supports_function_calling = capabilities.function_calling
@@ -70,6 +78,9 @@ class GuardedEngine:
         """
         attempt: AttemptContext = dspy.settings.job
         attempt.before_call()
+        rollout_id = current_rollout_id()
+        if answer := self._known(attempt, request, rollout_id):
+            return answer
         self._circuit.admit(attempt)
         if self._rates:
             self._rates.admit(attempt)
@@ -81,20 +92,24 @@ class GuardedEngine:
             self._circuit.failed(error, attempt)
             raise
         self._circuit.succeeded(attempt)
-        usage = response.usage
-        tokens = _plausible(usage.input_tokens), _plausible(usage.output_tokens)
+        seconds = time.monotonic() - started
+        tokens = tokens_of(request, response, self._provider)
         if self._rates:
-            self._rates.spend(*tokens)
-        is_plausible = tokens == (usage.input_tokens, usage.output_tokens)
-        attempt.after_call(
-            Call(
-                seconds=time.monotonic() - started,
-                input_tokens=tokens[0],
-                output_tokens=tokens[1],
-                cost_usd=self._cost_of(request, response) if is_plausible else None,
-            )
-        )
+            self._rates.spend(tokens.input, tokens.output)
+        call = Call(seconds, tokens, self._pricing(request, response, tokens))
+        call.record = lambda: encode(digest_of(self._name, request, rollout_id), response)
+        attempt.after_call(call)
+        when_settled(call.settle)
         return response
+
+    def _known(self, attempt: AttemptContext, request: Request, rollout_id: Any) -> Response | None:
+        """What an earlier attempt had answered to the same call."""
+        if not attempt.journal:
+            return None
+        answer = attempt.journal.take(digest_of(self._name, request, rollout_id))
+        if answer:
+            attempt.after_replay()
+        return answer
 
     def _engine_for(self, remaining: float) -> Engine:
         """The engine whose read timeout is the model's, or less near the deadline. Pools are kept one a timeout."""
@@ -103,11 +118,6 @@ class GuardedEngine:
             if wanted not in self._engines:
                 self._engines[wanted] = self._make_engine(wanted)
             return self._engines[wanted]
-
-
-def _plausible(tokens: int | None) -> int | None:
-    """A provider's count of tokens, or None where it cannot be one."""
-    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None
 
 
 def _complete(engine: Engine, request: Request) -> Response:

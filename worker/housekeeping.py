@@ -76,6 +76,7 @@ class Housekeeping(threading.Thread):
         if queues:
             self._follow_gates(renewed.closed)
         self._chunk_runner.abandon_stuck()
+        self._chunk_runner.book_answered()
         self._store.follow(chores.all_chores(runner.settings))
         self._rounds += 1
         if self._rounds % RARELY == 0:

@@ -7,26 +7,23 @@ from typing import Any
 
 import dspy
 from dspy.clients.capabilities import Capabilities, capabilities
-from dspy.clients.costs import estimate_cost
 from dspy.clients.engines.litellm_engine import LiteLLMEngine
 from dspy.clients.engines.lm15_engine import LM15Engine
-from dspy.lm15 import Request, Response, RouterConfig, Timeouts
+from dspy.lm15 import RouterConfig, Timeouts
 from limits.storage import Storage
 
 from dspy_jobs.settings import ConfigurationError, ModelSettings, Settings, secret
 from worker.circuit import Circuit, Circuits
 from worker.engine import Engine, GuardedEngine
+from worker.pricing import pricing_of, route_of
 from worker.rates import ProviderRates
+from worker.steps import LM
 
 #: Sent to servers of one's own that ask for no key; OpenAI's dialect always carries one.
 _NO_KEY = "none"
 
-#: Model families of DSPy adapters by the names the configuration uses.
-ADAPTERS: dict[str, type[dspy.Adapter]] = {
-    "chat": dspy.ChatAdapter,
-    "json": dspy.JSONAdapter,
-    "xml": dspy.XMLAdapter,
-}
+#: The provider whose way of counting tokens is the common one.
+_OPENAI = "openai"
 
 
 class LanguageModels:
@@ -63,20 +60,21 @@ def _language_model(
     name: str, settings: ModelSettings, connections: int, circuit: Circuit, rates: ProviderRates | None
 ) -> dspy.LM:
     try:
-        provider = LM15Engine(RouterConfig(env={})).resolve(settings.model).provider
-    except Exception as error:  # noqa: BLE001  # lm15 refuses a model id in several ways; all mean the same mistake
-        if settings.engine == "lm15":
-            raise ConfigurationError(f"models.{name}.model: {error}") from None
-        provider = settings.model.partition("/")[0]
+        provider, _ = route_of(settings)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"models.{name}.model: {error}") from None
     engine = GuardedEngine(
         _engine_maker(settings, provider, connections),
         settings.timeout_seconds,
-        _pricing(settings, provider),
+        # LiteLLM translates every provider's usage into OpenAI's way of counting.
+        _OPENAI if settings.engine == "litellm" else provider,
+        pricing_of(settings),
+        name,
         _capabilities(settings),
         circuit,
         rates,
     )
-    return dspy.LM(settings.model, engine=engine, cache=False, num_retries=0, **settings.parameters)
+    return LM(settings.model, engine=engine, cache=False, num_retries=0, **settings.parameters)
 
 
 def _engine_maker(settings: ModelSettings, provider: str, connections: int) -> Callable[[float], Engine]:
@@ -106,20 +104,3 @@ def _capabilities(settings: ModelSettings) -> Capabilities:
     if settings.engine == "litellm":
         return Capabilities()
     return capabilities(dspy.LM(settings.model, engine="lm15", cache=False))
-
-
-def _pricing(settings: ModelSettings, provider: str) -> Callable[[Request, Response], float | None]:
-    """US dollars of an answered call: the configured price, else DSPy's own table; None where unknown."""
-    price_in, price_out = settings.input_cost_per_1k, settings.output_cost_per_1k
-
-    def configured(_: Request, response: Response) -> float | None:
-        usage = response.usage
-        if price_in is None or price_out is None or usage.input_tokens is None or usage.output_tokens is None:
-            return None
-        return (usage.input_tokens * price_in + usage.output_tokens * price_out) / 1000
-
-    def from_table(request: Request, response: Response) -> float | None:
-        cost, _ = estimate_cost(response, provider=provider, requested_model=request.model, request=request)
-        return None if cost is None else float(cost)
-
-    return from_table if price_in is None and settings.base_url is None else configured

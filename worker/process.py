@@ -23,11 +23,13 @@ from dspy_jobs.store.books import limits_of_spending
 from worker import consumption
 from worker.app import queues_of
 from worker.attempt import Runner
+from worker.bookkeeping import Bookkeeper, impatient_store
 from worker.chunk import ChunkRunner
 from worker.circuit import circuits_of
 from worker.drain import Drain
 from worker.housekeeping import Housekeeping
 from worker.language_models import LanguageModels
+from worker.pricing import prices_per_1k
 from worker.programs import Program, load_programs
 from worker.rates import rate_storage
 from worker.response_cache import ResponseCache
@@ -64,7 +66,8 @@ class WorkerProcess:
         models = LanguageModels(settings, circuits, rate_storage(url))
         cache = ResponseCache(settings)
         runner = Runner(settings, self.worker_id, self.programs, models, cache)
-        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), gates=consumption.gates)
+        bookkeeper = Bookkeeper(impatient_store(url), self.worker_id)
+        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), bookkeeper, gates=consumption.gates)
         self._own_store = SyncStore(connect(url))
         self.housekeeping = Housekeeping(self.chunks, self._own_store, queues, circuits)
         self.drain = Drain(self.chunks, SyncStore(connect(url)), queues, before_exit)
@@ -81,6 +84,7 @@ class WorkerProcess:
         """Make the scripts and programs known and begin to renew the lease, before any message is taken."""
         self._own_store.load_scripts()
         publish_programs(self._own_store.redis, self.programs)
+        publish_prices(self._own_store.redis, self.settings)
         publish_concurrency(self._own_store.redis, self.settings)
         publish_budgets(self._own_store.redis, self.settings)
         self.housekeeping.start()
@@ -104,6 +108,15 @@ def publish_programs(client: redis.Redis, programs: dict[str, Program]) -> None:
         for name, program in programs.items():
             pipe.hset(names.PROGRAMS, name, orjson.dumps(program.description.model_dump()))
         pipe.publish(names.PROGRAMS_CHANNEL, "")
+        pipe.execute()
+
+
+def publish_prices(client: redis.Redis, settings: Settings) -> None:
+    """Tell every API process what is known of the models' prices; of a model that is absent nothing is."""
+    with client.pipeline() as pipe:
+        pipe.delete(names.MODELS)
+        for model, prices in prices_per_1k(settings.models).items():
+            pipe.hset(names.MODELS, model, orjson.dumps(prices))
         pipe.execute()
 
 

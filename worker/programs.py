@@ -18,8 +18,8 @@ import orjson
 from dspy_jobs.descriptions import ProgramDescription, VariantDescription
 from dspy_jobs.settings import ConfigurationError, ProgramSettings, Settings, StateSettings, VariantSettings
 from worker.failures import described
-from worker.language_models import ADAPTERS
 from worker.schemas import ProgramTypes, types_of
+from worker.steps import ADAPTERS
 
 #: Modules that keep nothing of one call for the next, so that threads may share them. Others (BestOfN, Refine,
 #: anything of the user's) may change themselves and are copied for each job.

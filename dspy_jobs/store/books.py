@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from dspy_jobs.settings import ClientBudget, Settings
 from dspy_jobs.store.records import Claim
@@ -46,13 +46,17 @@ def _values(call: BilledCall) -> tuple[Any, ...]:
     return (*known, "1" if call.is_estimated else "0", call.journal)
 
 
-def record_calls(worker: str, claim: Claim, bill: Bill, so_far: bytes, now_ms: int | None = None) -> Operation[str]:
+#: What became of a bill of an attempt that still runs.
+Booked = Literal["booked", "stale", "budget_exhausted"]
+
+
+def record_calls(worker: str, claim: Claim, bill: Bill, so_far: bytes, now_ms: int | None = None) -> Operation[Booked]:
     """Book calls of an attempt that still runs; `so_far` is all it used up to now (JSON), for the attempts list.
 
     Answers `booked`, `stale` (another attempt has the job), or `budget_exhausted`: no further call may be made.
     """
     args = ("" if now_ms is None else now_ms, worker, claim.id, claim.attempt, so_far, *bill.args())
-    return Operation(script("record_calls"), args, lambda raw: str(raw.decode()))
+    return Operation(script("record_calls"), args, lambda raw: raw.decode())
 
 
 def limits_of_spending(settings: Settings) -> dict[str, int]:

@@ -286,13 +286,22 @@ def _gated(raw: list[Any]) -> NotClaimed:
 
 
 def finish_job(
-    worker: str, claim: Claim, status: str, outcome: bytes, bill: Bill, now_ms: int | None = None, use: str = ""
+    worker: str,
+    claim: Claim,
+    status: str,
+    outcome: bytes,
+    bill: Bill,
+    now_ms: int | None = None,
+    use: str = "",
+    journal_kept: int | None = None,
 ) -> Operation[bool]:
     """Publish an attempt's outcome, once. False if the claim is stale: another attempt has the job.
 
-    `use` says how it came by its output: `miss` or `bypass` of the cache; '' without an output.
+    `use` says how it came by its output: `miss` or `bypass` of the cache; '' without an output. `journal_kept` is how
+    many of the calls in the journal stay in it for a retry by hand, None for all.
     """
-    args = (_time(now_ms), worker, claim.id, claim.attempt, status, outcome, use, *bill.args())
+    kept = "" if journal_kept is None else journal_kept
+    args = (_time(now_ms), worker, claim.id, claim.attempt, status, outcome, use, kept, *bill.args())
     return Operation(script("finish_job"), args, lambda raw: raw == b"finished")
 
 

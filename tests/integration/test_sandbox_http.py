@@ -271,6 +271,18 @@ def test_usage_adds_up_and_can_be_left_out(shared: Sandbox) -> None:
     assert shared.ask("sandbox;usage=absurd").json()["usage"]["prompt_tokens"] == 2**63
 
 
+def test_detailed_usage_tells_cached_and_reasoning_tokens(own: Sandbox) -> None:
+    """With `usage=detailed` whole stretches of the prompt are cached, reasoning is on top, and the ledger agrees."""
+    prompt = "word " * 300
+    plain = own.ask("sandbox", prompt).json()["usage"]
+    usage = own.ask("sandbox;usage=detailed", prompt).json()["usage"]
+    cached, reasoning = usage["prompt_tokens_details"]["cached_tokens"], usage["completion_tokens_details"]
+    assert (usage["prompt_tokens"], cached) == (375, 256)
+    assert reasoning["reasoning_tokens"] == usage["completion_tokens"] - plain["completion_tokens"] > 0
+    counts = own.counts("sandbox;usage=detailed")
+    assert (counts["cached_tokens"], counts["reasoning_tokens"]) == (256, reasoning["reasoning_tokens"])
+
+
 def test_a_token_limit_cuts_the_answer(shared: Sandbox) -> None:
     """max_tokens is obeyed like a provider's: a cut text and finish_reason length."""
     answer = shared.ask("sandbox", max_tokens=3).json()
@@ -405,11 +417,15 @@ def test_the_ledger_counts_exactly(own: Sandbox) -> None:
         "completions": 200,
         "prompt_tokens": sum(usage["prompt_tokens"] for usage in usages),
         "completion_tokens": sum(usage["completion_tokens"] for usage in usages),
+        "cached_tokens": 0,
+        "reasoning_tokens": 0,
         "faults": {},
         "waiting": 0,
         "peak_waiting": 1,
         "distinct_prompts": 150,
         "duplicate_prompts": 50,
+        "duplicate_prompt_tokens": sum(usage["prompt_tokens"] for usage in usages[150:]),
+        "duplicate_completion_tokens": sum(usage["completion_tokens"] for usage in usages[150:]),
     }
     own.ask("sandbox", "prompt 0", temperature=0.7)
     assert own.counts()["distinct_prompts"] == 151

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -19,11 +20,13 @@ from dspy_jobs.store import SyncStore, gates, operations
 from dspy_jobs.store.records import Claim, StoredJob
 from dspy_jobs.waiting import wait_until
 from worker.attempt import Runner
+from worker.bookkeeping import Bookkeeper
 from worker.chunk import STUCK_SECONDS, ChunkRunner
 from worker.circuit import circuits_of
 from worker.context import AttemptContext
 from worker.housekeeping import Housekeeping
 from worker.language_models import LanguageModels
+from worker.process import publish_prices
 from worker.programs import load_programs
 from worker.rates import rate_storage
 from worker.response_cache import ResponseCache
@@ -47,7 +50,7 @@ class Bench:
         runner = Runner(settings, "w1", load_programs(settings), models, self.cache)
         self.settings = settings
         self.store = store
-        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store))
+        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), Bookkeeper(store, "w1"))
         self.housekeeping = Housekeeping(self.chunks, store, [names.queue(m) for m in settings.models], circuits)
 
     def submit(self, program: str, model: str = "sandbox", max_attempts: int = 1, **request: Any) -> str:
@@ -90,11 +93,22 @@ def _moods() -> str:
         "locked": "sandbox;fail=401:1",
         "slow": "sandbox;latency=0.2",
         "absurd": "sandbox;usage=absurd",
+        "untold": "sandbox;usage=none",
+        "detailed": "sandbox;usage=detailed",
     }
     return "\n" + "\n".join(
-        f'[models.{name}]\nmodel = "openai/{model}"\nbase_url = "BASE"\ntimeout_seconds = 2'
+        f'[models.{name}]\nmodel = "openai/{model}"\nbase_url = "BASE"\ntimeout_seconds = 2\n{_PRICES.get(name, "")}'
         for name, model in moods.items()
     )
+
+
+_ORDINARY = "input_cost_per_1k = 0.001\noutput_cost_per_1k = 0.002"
+_PRICES = {
+    "absurd": _ORDINARY,
+    "untold": _ORDINARY,
+    "detailed": "input_cost_per_1k = 4\noutput_cost_per_1k = 8\n"
+    "cached_input_cost_per_1k = 1\nreasoning_cost_per_1k = 16",
+}
 
 
 @pytest.fixture
@@ -133,14 +147,42 @@ def test_usage_and_cost_are_summed_over_calls(bench: Bench) -> None:
     assert job.outcome["cost_usd"] == pytest.approx(expected)
 
 
-def test_impossible_usage_is_unknown_usage(bench: Bench) -> None:
-    """A provider that reports more tokens than there can be costs its job nothing but the figures."""
-    job = bench.run("reasoned", model="absurd", inputs={"question": "why?"})
+@pytest.mark.parametrize("model", ["absurd", "untold"])
+def test_usage_that_is_not_told_is_counted(bench: Bench, model: str) -> None:
+    """Where a provider reports no tokens, or more than there can be, they are counted here and priced by that."""
+    job = bench.run("reasoned", model=model, inputs={"question": "why?"})
     assert job.status == "succeeded"
     assert job.outcome is not None
     usage = job.outcome["usage"]
-    assert (usage["input_tokens"], usage["calls"], usage["source"]) == (None, 1, None)
-    assert job.outcome["cost_usd"] is None
+    assert (usage["calls"], usage["source"]) == (1, "estimated")
+    assert (100 < usage["input_tokens"] < 300, 5 < usage["output_tokens"] < 100) == (True, True)
+    assert (usage["cached_input_tokens"], usage["reasoning_tokens"]) == (None, None)
+    assert job.outcome["cost_usd"] == (usage["input_tokens"] * 1000 + usage["output_tokens"] * 2000) / 1e9
+
+
+def test_cached_and_reasoning_tokens_are_told_apart(bench: Bench, sandbox_url: str) -> None:
+    """A provider's details reach the job, agree with the provider's own books, and have their own prices."""
+    httpx.delete(f"{sandbox_url}/ledger")
+    job = bench.run("three_steps", model="detailed", inputs={"text": "t"})
+    assert job.outcome is not None
+    usage = job.outcome["usage"]
+    paid = httpx.get(f"{sandbox_url}/ledger").json()["total"]
+    names_there = {
+        "input_tokens": "prompt_tokens",
+        "cached_input_tokens": "cached_tokens",
+        "output_tokens": "completion_tokens",
+        "reasoning_tokens": "reasoning_tokens",
+    }
+    assert {here: usage[here] for here in names_there} == {here: paid[there] for here, there in names_there.items()}
+    assert usage["cached_input_tokens"] > 0
+    assert usage["reasoning_tokens"] > 0
+    dollars = (
+        (usage["input_tokens"] - usage["cached_input_tokens"]) * 4
+        + usage["cached_input_tokens"] * 1
+        + (usage["output_tokens"] - usage["reasoning_tokens"]) * 8
+        + usage["reasoning_tokens"] * 16
+    ) / 1000
+    assert job.outcome["cost_usd"] == pytest.approx(dollars, abs=1e-12)
 
 
 def test_an_attempt_that_cannot_even_begin_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,3 +392,13 @@ def test_lost_workers_jobs_are_queued_again(bench: Bench) -> None:
     assert job.attempts[0]["error"]["code"] == "worker_lost"
     bench.chunks.run([job_id])
     assert bench.read(job_id).status == "succeeded"
+
+
+def test_known_prices_are_published(bench: Bench) -> None:
+    """What is known beforehand of prices stands in Redis for the other processes, by the model's name."""
+    bench.store.redis.hset(names.MODELS, "retired", "{}")
+    publish_prices(bench.store.redis, bench.settings)
+    published = {name.decode(): orjson.loads(raw) for name, raw in bench.store.redis.hgetall(names.MODELS).items()}
+    assert published["sandbox"] == {"input_cost_per_1k": 0.001, "output_cost_per_1k": 0.002}
+    assert published["detailed"] == {"input_cost_per_1k": 4.0, "output_cost_per_1k": 8.0}
+    assert not {"retired", "down"} & set(published)

@@ -148,6 +148,11 @@ def three_steps() -> dspy.Module:
     return _Steps(3)
 
 
+def two_steps() -> dspy.Module:
+    """Two model calls, the first two of `three_steps`."""
+    return _Steps(2)
+
+
 def endless() -> dspy.Module:
     """More model calls than any budget allows."""
     return _Steps(1_000_000)
@@ -238,3 +243,82 @@ def chatty() -> dspy.Module:
         return text
 
     return _Free(talk)
+
+
+class _Chain(dspy.Module):
+    """Three predictors, each fed by the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outline = dspy.Predict("text -> outline")
+        self.draft = dspy.Predict("outline -> draft")
+        self.polish = dspy.Predict("draft -> answer")
+
+    def forward(self, text: str) -> dspy.Prediction:
+        draft = self.draft(outline=self.outline(text=text).outline).draft
+        return dspy.Prediction(answer=self.polish(draft=draft).answer)
+
+
+def chain() -> dspy.Module:
+    """Three model calls, each made of the answer before."""
+    return _Chain()
+
+
+def look_up(place: str) -> str:
+    """A tool that always says the same."""
+    return f"{place} is a place."
+
+
+def researcher() -> dspy.Module:
+    """A ReAct agent with one tool."""
+    return dspy.ReAct("question -> answer", tools=[look_up])
+
+
+class _Twice(dspy.Module):
+    """Asks the same twice, and once more with a rollout id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("text -> answer")
+        self.last = dspy.Predict("text, number: int -> answer")
+
+    def forward(self, text: str) -> dspy.Prediction:
+        answers = [self.ask(text=text).answer, self.ask(text=text).answer]
+        answers.append(self.ask(text=text, config={"rollout_id": 7, "temperature": 1.0}).answer)
+        answers.append(self.ask(text=text, config={"rollout_id": 8, "temperature": 1.0}).answer)
+        return dspy.Prediction(answer=self.last(text=text, number=len(answers)).answer)
+
+
+def twice() -> dspy.Module:
+    """Equal calls, and calls that differ by their rollout id alone."""
+    return _Twice()
+
+
+class _Picky(_Chain):
+    """Refuses what its chain made, by its own output type."""
+
+    def forward(self, text: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=object(), made=super().forward(text).answer)
+
+
+def picky() -> dspy.Module:
+    """Three model calls and an output that cannot be written."""
+    return _Picky()
+
+
+#: Lets `lingers` go on.
+LINGER = threading.Event()
+
+
+class _Lingers(_Steps):
+    """Calls the model once and then waits."""
+
+    def forward(self, text: str) -> dspy.Prediction:
+        prediction = super().forward(text)
+        LINGER.wait(30)
+        return prediction
+
+
+def lingers() -> dspy.Module:
+    """One model call, then nothing until `LINGER` is set."""
+    return _Lingers(1)

@@ -1,7 +1,11 @@
-"""A worker that kills itself, as `kill -9` would, at a chosen point of a job's life: `… dying_worker POINT`."""
+"""A worker that kills itself, as `kill -9` would, at a chosen point of a job's life: `… dying_worker POINT`.
+
+The point `call 3` is before the third model call of the process, `answer 3` when it was answered.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -10,6 +14,7 @@ from typing import Any, NoReturn
 
 from dspy_jobs.store import SyncStore
 from dspy_jobs.store.script import Operation
+from worker import engine
 from worker.__main__ import main
 from worker.attempt import Runner
 
@@ -53,7 +58,28 @@ def die_at_attempt(when: str) -> None:
     Runner.run = dying  # type: ignore[method-assign]
 
 
+def die_at_call(what: str, number: int) -> None:
+    """Die before that model call, or once it is answered."""
+    complete, calls = engine._complete, itertools.count(1)
+
+    def dying(*args: Any) -> Any:
+        if next(calls) < number:
+            return complete(*args)
+        return die() if what == "call" else die(complete(*args))
+
+    engine._complete = dying
+
+
+def prepare(point: str) -> None:
+    """Arrange for the death."""
+    if point in POINTS:
+        when, script = POINTS[point]
+        die_at_operation(when, script) if script else die_at_attempt(when)
+    else:
+        what, number = point.split()
+        die_at_call(what, int(number))
+
+
 if __name__ == "__main__":
-    when, script = POINTS[sys.argv.pop()]
-    die_at_operation(when, script) if script else die_at_attempt(when)
+    prepare(sys.argv.pop())
     sys.exit(main())

@@ -42,6 +42,8 @@ factory = "tests.programs:hangs"
 factory = "tests.programs:chatty"
 [programs.three_steps]
 factory = "tests.programs:three_steps"
+[programs.chain]
+factory = "tests.programs:chain"
 """
 
 

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from dspy_jobs.views import job_view
 from dspy_jobs.waiting import wait_until
 from tests.system.account import Account
 from tests.system.fleet import Fleet
@@ -55,3 +56,17 @@ def test_a_call_under_way_is_made_again(fleet: Fleet, account: Account) -> None:
     os.kill(worker.pid, signal.SIGKILL)
     assert_ended_once(fleet, batch)
     assert account.read("requests") == 2
+
+
+@pytest.mark.parametrize(("point", "repeated"), [("call 3", 0), ("answer 3", 1)])
+def test_a_dead_workers_answers_are_not_paid_again(fleet: Fleet, account: Account, point: str, repeated: int) -> None:
+    """Killed in its third step a chain goes on there: only the call under way can be paid twice."""
+    dying = fleet.start("tests.system.dying_worker", point)
+    job_id = fleet.submit("chain", model="own", text="t")
+    assert dying.wait(60) == -signal.SIGKILL
+    fleet.start()
+    job = fleet.wait(job_id, "succeeded")
+    assert (account.read("completions"), account.read("duplicate_prompts")) == (3 + repeated, repeated)
+    lost, last = job_view(job)["attempts"]
+    assert (lost["error"]["code"], lost["at_least"]["usage"]["calls"]) == ("worker_lost", 2)
+    assert (last["calls"], last["replayed"]) == (1, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.ledger import Ledger
+from sandbox.ledger import Ledger, Tokens
 
 
 def test_a_prompt_answered_twice_is_one_duplicate() -> None:
@@ -12,18 +12,22 @@ def test_a_prompt_answered_twice_is_one_duplicate() -> None:
     for prompt, fault in ((b"a", "500"), (b"a", None), (b"a", None), (b"b", None)):
         account.begin(prompt)
         if fault is None:
-            account.complete(prompt, prompt_tokens=3, completion_tokens=2)
+            account.complete(prompt, Tokens(3, 2, 1, 1))
         account.end(fault)
     assert ledger.report()["models"]["sandbox"] == {
         "requests": 4,
         "completions": 3,
         "prompt_tokens": 9,
         "completion_tokens": 6,
+        "cached_tokens": 3,
+        "reasoning_tokens": 3,
         "faults": {"500": 1},
         "waiting": 0,
         "peak_waiting": 1,
         "distinct_prompts": 2,
         "duplicate_prompts": 1,
+        "duplicate_prompt_tokens": 3,
+        "duplicate_completion_tokens": 2,
     }
 
 
@@ -33,7 +37,7 @@ def test_the_total_sees_a_prompt_paid_at_two_models() -> None:
     for model in ("sandbox", "sandbox-slow"):
         account = ledger.account(model)
         account.begin(b"a")
-        account.complete(b"a", 1, 1)
+        account.complete(b"a", Tokens(1, 1))
         account.end(None)
     report = ledger.report()
     assert [counts["duplicate_prompts"] for counts in report["models"].values()] == [0, 0]
@@ -54,7 +58,7 @@ def test_a_call_under_way_at_a_reset_is_not_counted() -> None:
     account = ledger.account("sandbox")
     account.begin(b"a")
     ledger.reset()
-    account.complete(b"a", 1, 1)
+    account.complete(b"a", Tokens(1, 1))
     account.end(None)
     assert ledger.report()["total"]["completions"] == 0
     assert ledger.report()["total"]["waiting"] == 0

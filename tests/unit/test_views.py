@@ -95,10 +95,41 @@ def test_a_job_says_what_the_cache_did(outcome: dict[str, Any], shown: tuple[Any
     assert tuple(view[name] for name in ("cache", "cache_key", "cache_age_seconds", "saved_usd")) == shown
 
 
+def test_each_attempt_shows_what_it_used_and_reused() -> None:
+    """Calls that were paid for, calls that were answered from an earlier attempt's, tokens and cost, one by one."""
+    first, lost = attempt(1, tokens=None, cost=None), {"number": 2, "model": "fast", "started_at": NOW, "ended_at": NOW}
+    outcome = {"result": {}, "attempt": attempt(3, cost=0.25, replayed=2)}
+    shown = job_view(job(status="succeeded", attempt=3, outcome=outcome, attempts=[first, lost]))["attempts"]
+    assert [(a["calls"], a["replayed"], a["cost_usd"]) for a in shown] == [(1, 0, None), (None, 0, None), (1, 2, 0.25)]
+    assert [a["usage"] and a["usage"]["input_tokens"] for a in shown] == [None, None, 3]
+    assert shown[1]["usage"] is None
+    assert shown[2]["usage"]["cached_input_tokens"] is None
+
+
+def test_a_lost_attempt_shows_what_was_booked_of_it() -> None:
+    """What it used in all nobody knows; what it used at least is known."""
+    usage = {"input_tokens": 5, "output_tokens": 1, "calls": 1, "source": "provider"}
+    known = {"usage": usage, "cost_usd": 0.5, "replayed": 2}
+    lost = {"number": 1, "model": "fast", "started_at": NOW, "ended_at": NOW, "at_least": known}
+    view = job_view(job(status="succeeded", attempt=2, outcome={"attempt": attempt(2)}, attempts=[lost]))
+    shown = view["attempts"][0]
+    assert (shown["usage"], shown["cost_usd"], shown["replayed"]) == (None, None, 2)
+    assert (shown["at_least"]["usage"]["input_tokens"], shown["at_least"]["cost_usd"]) == (5, 0.5)
+    assert (view["usage"]["calls"], view["cost_usd"]) == (None, None)
+
+
+def test_costs_of_attempts_add_up_exactly() -> None:
+    """Sums are made of whole nano-dollars, not of fractions."""
+    outcome = {"result": {}, "attempt": attempt(3, cost=0.3)}
+    stored = job(status="succeeded", attempt=3, outcome=outcome, attempts=[attempt(1, 0.1), attempt(2, 0.2)])
+    assert job_view(stored)["cost_usd"] == 0.6
+
+
 def test_a_running_attempt_has_no_end() -> None:
     """The attempt under way is shown with a null end; usage and cost are not yet known."""
     view = job_view(job(status="running", attempt=1, attempt_at=NOW, started_at=NOW))
-    assert [(a["number"], a["ended_at"]) for a in view["attempts"]] == [(1, None)]
+    shown = [(a["number"], a["ended_at"], a["calls"], a["usage"], a["cost_usd"]) for a in view["attempts"]]
+    assert shown == [(1, None, None, None, None)]
     assert (view["usage"], view["cost_usd"]) == (None, None)
 
 

@@ -7,16 +7,12 @@ local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
 local key, due = job_key(id), now + tonumber(ARGV[6])
-if ARGV[11] ~= '' then
-  if ARGV[11] == '0' then redis.call('DEL', key .. ':journal') end -- LTRIM would take 0 to -1 for the whole list
-  if ARGV[11] ~= '0' then redis.call('LTRIM', key .. ':journal', 0, tonumber(ARGV[11]) - 1) end
-  redis.call('HSET', key, 'answered', redis.call('LLEN', key .. ':journal'))
-end
+trim_journal(id, ARGV[11])
 local sums = {}
 book(id, f, 12, now, sums)
 add_to_books(sums, now)
 keep_record(id, f, ARGV[5])
-if redis.call('HGET', key, 'cancel') == '1' then
+if f.cancel then
   end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[8], now), now)
   return 'canceled'
 end
