@@ -8,6 +8,7 @@ from typing import Any
 from api import samples
 from api.batch_query import PARAMETERS
 from api.reading import JSON, LARGEST_PAGE, NDJSON
+from dspy_jobs.costs import GROUPS, MOST_DAYS
 from dspy_jobs.states import BatchStatus, JobStatus
 
 
@@ -242,6 +243,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/limits"): Operation(
         "read_limits", "service", "Read the limits", {200: Answer("Every limit.", "Limits", samples.LIMITS)},
         ("invalid_parameter",),
+    ),
+    ("GET", "/costs"): Operation(
+        "read_costs", "service", "What model calls have cost", {200: Answer("The sums.", "Costs", samples.COSTS)},
+        parameters=(
+            _query("from", "First day, in UTC; by default the first of the month of `to`.", format="date"),
+            _query("to", f"Last day, included; today by default. {MOST_DAYS} days at most.", format="date"),
+            _query("group_by", f"Some of `{', '.join(GROUPS)}`, joined by commas.", default="day"),
+        ),
     ),
     ("GET", "/"): Operation(
         "read_root", "service", "Where to go from here",

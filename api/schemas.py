@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -330,6 +330,50 @@ class QueueList(_Answer):
     """Every queue."""
 
     data: list[Queue]
+
+
+class CostFigures(_Answer):
+    """Sums over calls and ended jobs. What is unknown adds nothing to them and is counted beside them."""
+
+    calls: int = Field(description="Model calls that were answered.")
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = Field(description="Of the input tokens, those the provider had cached.")
+    reasoning_tokens: int = Field(description="Of the output tokens, those spent on reasoning.")
+    cost_nanos: int = Field(description="What is known of the cost, in nano-dollars.")
+    cost_usd: float = Field(description="The same in US dollars.")
+    unpriced_calls: int = Field(description="Calls whose cost is not known.")
+    estimated_calls: int = Field(description="Calls whose tokens were counted here, for the provider did not say.")
+    untokened_calls: int = Field(description="Calls whose tokens are not known.")
+    jobs: int = Field(description="Jobs that have ended.")
+    failed: int = Field(description="Of these, failed.")
+    cached: int = Field(description="Of these, answered from the cache or by an equal job's run.")
+    saved_nanos: int = Field(description="What the cached jobs' answers had cost, in nano-dollars.")
+    saved_usd: float = Field(description="The same in US dollars.")
+    lost_attempts: int = Field(description="Attempts cut short by a lost worker, which may have made calls unheard of.")
+
+
+class CostRow(CostFigures):
+    """The sums of one group; it has the members it was asked to be grouped by."""
+
+    day: date | None = None
+    model: str | None = None
+    variant: str | None = Field(None, description="Null: no variant.")
+    program: str | None = None
+    client: str | None = Field(None, description="`default`: without a name.")
+
+
+class Costs(_Answer):
+    """What model calls have cost."""
+
+    from_: date = Field(alias="from", description="First day, in UTC.")
+    to: date = Field(description="Last day, included.")
+    group_by: list[Literal["day", "model", "variant", "program", "client"]]
+    data: list[CostRow]
+    total: CostFigures
+    complete: bool = Field(
+        description="Whether all is known: no unpriced calls, no lost attempts, no day whose books are over."
+    )
 
 
 class Limits(BaseModel):

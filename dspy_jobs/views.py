@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dspy_jobs.money import dollars, format_dollars
 from dspy_jobs.outcomes import rfc3339
 from dspy_jobs.states import BatchStatus, JobStatus, PauseReason, WaitReason
 from dspy_jobs.store.records import Gate, StoredBatch, StoredJob
@@ -90,8 +91,7 @@ def _cached(outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dollars(nanos: int | str | None) -> float | None:
-    """Nano-dollars as dollars, divided once so that nothing drifts; None stays unknown."""
-    return None if nanos is None else int(nanos) / 1e9
+    return None if nanos is None else dollars(nanos)
 
 
 def _ending(job: StoredJob, outcome: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
@@ -300,9 +300,3 @@ _PAUSES = {
     PauseReason.MAX_COST: _over_cost,
     PauseReason.MAX_ERROR_RATE: _over_error_rate,
 }
-
-
-def format_dollars(nanos: int) -> str:
-    """Nano-dollars for people, exact: at least cents, at most nine decimals."""
-    whole, rest = divmod(nanos, 1_000_000_000)
-    return f"${whole:,}.{f'{rest:09}'.rstrip('0').ljust(2, '0')}"

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dspy_jobs.models import Batch, Gate, Job, Program, Queue, Usage
+from dspy_jobs.models import Batch, Costs, Gate, Job, Program, Queue, Usage
+from dspy_jobs.money import format_dollars
 from dspy_jobs.states import JobStatus
 
 if TYPE_CHECKING:
@@ -143,6 +144,22 @@ def print_queues(queues: Iterable[Queue]) -> None:
     """Queues, one a row."""
     rows = [(q.name, q.queued, q.running, _waited(q.oldest_wait_seconds), _gate(q.gate), q.workers) for q in queues]
     _print_table(("queue", "queued", "running", "oldest waits", "gate", "workers"), rows)
+
+
+def print_costs(costs: Costs) -> None:
+    """What was spent, a row for each group and one for all of them."""
+    figures = [*costs.data, costs.total]
+    groups = [[getattr(row, group) for group in costs.group_by] for row in costs.data]
+    labels = [*groups, ["total", *[""] * (len(costs.group_by) - 1)]]
+    rows = [
+        (
+            *label, row.calls, row.input_tokens, row.output_tokens, format_dollars(row.cost_nanos), row.jobs,
+            row.failed, row.cached, format_dollars(row.saved_nanos),
+        )
+        for label, row in zip(labels, figures, strict=True)
+    ]  # fmt: skip
+    numbers = ("calls", "tokens in", "tokens out", "cost", "jobs", "failed", "cached", "saved")
+    _print_table((*costs.group_by, *numbers), rows)
 
 
 def text(value: Any) -> Text:

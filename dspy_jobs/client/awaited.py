@@ -65,6 +65,7 @@ class AsyncClient:
     queues = _awaited(operations.queues)
     pause_queue = _awaited(operations.pause_queue)
     resume_queue = _awaited(operations.resume_queue)
+    costs = _awaited(operations.costs)
     limits = _awaited(operations.limits)
     ready = _awaited(operations.ready)
 

@@ -67,6 +67,7 @@ class Client:
     queues = _blocking(operations.queues)
     pause_queue = _blocking(operations.pause_queue)
     resume_queue = _blocking(operations.resume_queue)
+    costs = _blocking(operations.costs)
     limits = _blocking(operations.limits)
     ready = _blocking(operations.ready)
 

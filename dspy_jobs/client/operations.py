@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from dspy_jobs.client.body import Body
 from dspy_jobs.client.call import Call, T
 from dspy_jobs.client.errors import InvalidArgument
 from dspy_jobs.client.flow import Flow, Session, answered, asked_pause, finished
-from dspy_jobs.models import Batch, Job, Program, Queue, ResultPage, Score, VariantReport
+from dspy_jobs.models import Batch, Costs, Job, Program, Queue, ResultPage, Score, VariantReport
 from dspy_jobs.names import IDEMPOTENCY_KEY
 
 #: Results asked for at once: few enough to hold, many enough that a request's cost does not count.
@@ -229,6 +230,23 @@ def pause_queue(session: Session, /, name: str) -> Flow[Queue]:
 def resume_queue(session: Session, /, name: str) -> Flow[Queue]:
     """Let a paused queue's jobs run again."""
     return answered(session, Call("POST", _path("queues", name, "resume"), _queue))
+
+
+def costs(
+    session: Session,
+    /,
+    *,
+    first: date | str | None = None,
+    last: date | str | None = None,
+    group_by: Iterable[str] = ("day",),
+) -> Flow[Costs]:
+    """What model calls have cost from the first to the last day (UTC, both included); this month so far by default.
+
+    `group_by` are some of day, model, variant, program, client.
+    """
+    given = {"from": first, "to": last, "group_by": ",".join(group_by)}
+    params = {name: str(value) for name, value in given.items() if value is not None}
+    return answered(session, Call("GET", "/costs", lambda r: Costs.model_validate_json(r.content), params=params))
 
 
 def limits(session: Session, /) -> Flow[dict[str, Any]]:

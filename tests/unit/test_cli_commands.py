@@ -319,6 +319,27 @@ def test_a_batch_shows_what_the_cache_has_saved_and_why_it_waits() -> None:
     assert "b is paused: It has spent $2." in shown
 
 
+def test_costs_are_a_table_exact_to_the_nano_dollar_and_say_what_is_not_known() -> None:
+    """A row a group and a total; unknown costs are told on stderr; --json is what the service answered."""
+    asked: list[dict[str, str]] = []
+    row = {"model": "fast", "variant": None, "calls": 3, "cost_nanos": 1_000_000_001, "cost_usd": 1.000000001}
+    answer = {
+        "from": "2026-01-01", "to": "2026-01-31", "group_by": ["model", "variant"], "data": [row],
+        "total": {"calls": 3, "cost_nanos": 1_000_000_001, "unpriced_calls": 2}, "complete": False,
+    }  # fmt: skip
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(dict(request.url.params))
+        return httpx.Response(200, json=answer)
+
+    options = ("costs", "--from", "2026-01-01", "--to", "2026-01-31", "--by", "model,variant")
+    shown = run(handler, *options)
+    assert asked == [{"from": "2026-01-01", "to": "2026-01-31", "group_by": "model,variant"}]
+    assert shown.stdout.count("$1.000000001") == 2
+    assert "2 calls have no price" in shown.stderr
+    assert json.loads(run(handler, *options, "--json").stdout) == answer
+
+
 @pytest.mark.parametrize("args", [("cancel", "job_1"), ("batch", "cancel", "batch_1")])
 def test_canceling_says_what_became_of_it(args: tuple[str, ...]) -> None:
     """The message names the job or batch; --json gives it whole."""
