@@ -200,8 +200,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         _CHANGE, (_BATCH_ID,),
     ),
     ("POST", "/v1/batches/{batch_id}/resume"): Operation(
-        "resume_batch", "batches", "Resume a batch", {200: Answer("In progress.", "Batch", samples.BATCH)},
-        _CHANGE, (_BATCH_ID,),
+        "resume_batch", "batches", "Resume a batch, under other limits if any are given",
+        {200: Answer("In progress.", "Batch", samples.BATCH)},
+        (*_CHANGE, *_BODY), (_BATCH_ID,), _body("Resumption", required=False, raised=samples.RESUMPTION),
     ),
     ("POST", "/v1/batches/{batch_id}/retry"): Operation(
         "retry_batch", "batches", "Queue again what did not succeed",

@@ -41,6 +41,7 @@ _ITEMS: list[dict[str, Any]] = [
 BATCH_SUBMISSION = {"program": "qa", "model": "fast", "items": _ITEMS}
 LINES = "".join(orjson.dumps(item).decode() + "\n" for item in _ITEMS)
 RETRY = {"status": "failed"}
+RESUMPTION = {"limits": {"max_cost_usd": 5}}
 
 
 def _job(status: str, outcome: dict[str, Any] | None = None, **fields: Any) -> StoredJob:

@@ -280,7 +280,9 @@ def _pause(fields: dict[str, str]) -> dict[str, Any]:
 
 def _over_cost(fields: dict[str, str]) -> str:
     spent, limit = (format_dollars(int(fields.get(name) or 0)) for name in ("cost", "limit_cost"))
-    return f"It has spent {spent} and may spend {limit}; resume it with a higher max_cost_usd."
+    return (
+        f"It has spent {spent} of {limit}, which leaves no room for another job; resume it with a higher max_cost_usd."
+    )
 
 
 def _over_error_rate(fields: dict[str, str]) -> str:

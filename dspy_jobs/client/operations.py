@@ -126,6 +126,7 @@ def submit_batch(
 
     An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}, "variant"?: "…"}`. The items are read to their
     end before anything is sent, and kept on disk when they are large. Options as for `submit`; all items share them.
+    And `limits`, `{"max_cost_usd"?, "max_error_rate"?, "min_items"?}`: reaching one pauses the batch.
 
     Raises:
         ApiError: `invalid_input` and its like name every bad item in `problem.errors`.
@@ -167,9 +168,14 @@ def pause_batch(session: Session, /, batch_id: str) -> Flow[Batch]:
     return answered(session, Call("POST", _path("batches", batch_id, "pause"), _batch))
 
 
-def resume_batch(session: Session, /, batch_id: str) -> Flow[Batch]:
-    """Go on after a pause."""
-    return answered(session, Call("POST", _path("batches", batch_id, "resume"), _batch))
+def resume_batch(session: Session, /, batch_id: str, *, limits: Mapping[str, Any] | None = None) -> Flow[Batch]:
+    """Go on after a pause. `limits` replaces those of the batch that it names; None as a value takes one away.
+
+    Raises:
+        ApiError: `conflict`: the batch has spent what it may, and is given no more.
+    """
+    body = None if limits is None else {"limits": dict(limits)}
+    return answered(session, Call("POST", _path("batches", batch_id, "resume"), _batch, json=body))
 
 
 def retry_batch(
@@ -315,9 +321,10 @@ def _key(given: str | None) -> str:
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, str]:
     """A batch's fields as query parameters, those of nested fields beside the others; those that are None left out."""
-    plain = {name: value for name, value in fields.items() if name != "cache"}
-    cache = {"cache" if name == "mode" else f"cache_{name}": v for name, v in (fields.get("cache") or {}).items()}
-    return {name: _param(value) for name, value in (plain | cache).items() if value is not None}
+    flat = {name: value for name, value in fields.items() if name not in ("cache", "limits")}
+    flat |= {"cache" if name == "mode" else f"cache_{name}": v for name, v in (fields.get("cache") or {}).items()}
+    flat |= fields.get("limits") or {}
+    return {name: _param(value) for name, value in flat.items() if value is not None}
 
 
 def _param(value: Any) -> str:

@@ -358,6 +358,18 @@ def test_a_batch_is_paused_and_resumed(change: str) -> None:
     assert [(r.method, r.url.path) for r in service.requests] == [("POST", f"/v1/batches/batch_1/{change}")]
 
 
+def test_a_batch_is_submitted_and_resumed_under_limits() -> None:
+    """The options become the contract's limits."""
+    service = FakeService()
+    options = ("--max-cost", "2.5", "--max-error-rate", "0.25", "--min-items", "5")
+    run(service, "batch", "submit", "-", "--program", "qa", *options, input='{"question":"a"}\n')
+    assert dict(service.requests[0].url.params) == {
+        "program": "qa", "max_cost_usd": "2.5", "max_error_rate": "0.25", "min_items": "5",
+    }  # fmt: skip
+    assert run(service, "batch", "resume", "batch_1", "--max-cost", "5").exit_code == 0
+    assert service.bodies[1] == [{"limits": {"max_cost_usd": 5.0}}]
+
+
 def test_retrying_a_batch_prints_how_many_jobs_wait_again() -> None:
     """Only the states asked for are sent; with --wait the batch is followed and a failure exits 1."""
     service = FakeService(status="failed")

@@ -161,7 +161,7 @@ def test_a_batch_is_streamed_as_ndjson(call: Callable[..., Any]) -> None:
 
 
 def test_nested_fields_of_a_batch_lie_flat_in_its_query(call: Callable[..., Any]) -> None:
-    """The cache's members become parameters of their own; those that are None are left out."""
+    """Members of cache and limits become parameters of their own; those that are None are left out."""
     sent: list[dict[str, str]] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -169,8 +169,21 @@ def test_nested_fields_of_a_batch_lie_flat_in_its_query(call: Callable[..., Any]
         return httpx.Response(202, json=BATCH)
 
     cache = {"mode": "refresh", "max_age_seconds": 60, "namespace": None}
-    call(handler, "submit_batch", "qa", [{"inputs": {}}], cache=cache)
-    assert sent == [{"program": "qa", "cache": "refresh", "cache_max_age_seconds": "60"}]
+    call(handler, "submit_batch", "qa", [{"inputs": {}}], cache=cache, limits={"max_cost_usd": 0.5})
+    assert sent == [{"program": "qa", "cache": "refresh", "cache_max_age_seconds": "60", "max_cost_usd": "0.5"}]
+
+
+def test_a_batch_is_resumed_under_other_limits(call: Callable[..., Any]) -> None:
+    """None takes a limit away, so it is sent; without limits there is no body."""
+    sent: list[bytes] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request.content)
+        return httpx.Response(200, json=BATCH)
+
+    call(handler, "resume_batch", "batch_1")
+    call(handler, "resume_batch", "batch_1", limits={"max_cost_usd": None, "min_items": 3})
+    assert (sent[0], json.loads(sent[1])) == (b"", {"limits": {"max_cost_usd": None, "min_items": 3}})
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, "\ud800"])
