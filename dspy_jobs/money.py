@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 _A_DOLLAR = 1_000_000_000
 
 
@@ -11,8 +13,8 @@ def dollars(nanos: int | str) -> float:
 
 
 def nanos(dollars: float) -> int:
-    """US dollars as the nearest number of nano-dollars."""
-    return round(dollars * _A_DOLLAR)
+    """US dollars as whole nano-dollars, by the decimal digits they were written with."""
+    return round(Decimal(repr(dollars)) * _A_DOLLAR)
 
 
 def format_dollars(nanos: int) -> str:

@@ -98,15 +98,15 @@ def test_limits_change_only_where_a_batch_goes_on(scene: Scene) -> None:
 def test_a_batch_paused_for_its_failures_starts_counting_anew(scene: Scene) -> None:
     """What failed and ran before the resumption, or before a retry by hand, is left out of the share."""
     batch_id, ids = limited(scene, BatchLimits(error_rate=0.5, min_items=2))
-    anew = ("rate_from_failed", "rate_from_done")
-    scene.run(ids[0], "failed")
-    scene.run(ids[1], "failed")
-    scene.run(ids[2])
+    anew = ("status", "rate_from_failed", "rate_from_done")
     scene.store.run(operations.pause_batch(batch_id))
     scene.store.run(operations.resume_batch(batch_id, 5))
-    assert fields(scene, batch_id, *anew) == [None, None], "an operator's pause says nothing of failures"
-    reach(scene, batch_id, "max_error_rate")
+    assert fields(scene, batch_id, *anew) == ["in_progress", None, None], "an operator's pause says nothing of failures"
+    scene.run(ids[0], "failed")
+    scene.run(ids[1], "failed")
+    assert fields(scene, batch_id, "status", "pause_reason") == ["paused", "max_error_rate"]
     assert scene.store.run(operations.resume_batch(batch_id, 5))[0] == "paused"
-    assert fields(scene, batch_id, *anew) == ["2", "3"]
+    assert fields(scene, batch_id, *anew) == ["in_progress", "2", "2"]
+    scene.run(ids[2])
     assert scene.store.run(operations.retry_jobs(ids[:2], LIFETIMES)) == (2, "")
-    assert fields(scene, batch_id, *anew) == ["0", "1"]
+    assert fields(scene, batch_id, *anew) == ["in_progress", "0", "1"]
