@@ -245,6 +245,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "read_limits", "service", "Read the limits", {200: Answer("Every limit.", "Limits", samples.LIMITS)},
         ("invalid_parameter",),
     ),
+    ("GET", "/v1/budgets"): Operation(
+        "list_budgets", "service", "How much of each budget is left",
+        {200: Answer("Every budget.", "BudgetList", samples.BUDGETS)},
+    ),
     ("GET", "/costs"): Operation(
         "read_costs", "service", "What model calls have cost", {200: Answer("The sums.", "Costs", samples.COSTS)},
         parameters=(

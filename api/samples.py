@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from dspy_jobs import __version__
+from dspy_jobs.budgets import budget_views
 from dspy_jobs.costs import Costs
 from dspy_jobs.problems import problem
 from dspy_jobs.settings import LimitSettings
@@ -141,6 +142,13 @@ COSTS = {
     "from": "2024-11-01", "to": "2024-11-20", "group_by": list(_COSTS.group_by), "data": _COSTS.rows(),
     "total": _COSTS.total(), "complete": _COSTS.complete,
 }  # fmt: skip
+BUDGETS = {
+    "data": budget_views(
+        {"day *": 20_000_000_000, "month acme": 5_000_000_000},
+        {"day": {"*": 1_250_000_000}, "month": {"*": 31_000_000_000, "acme": 5_000_120_000}},
+        date(2024, 11, 20),
+    )
+}
 HEALTH = {"status": "ok", "version": __version__}
 
 

@@ -376,6 +376,24 @@ class Costs(_Answer):
     )
 
 
+class Budget(_Answer):
+    """What may be spent in a day or month, and what is."""
+
+    client: str | None = Field(description="Null: all clients together.")
+    period: Literal["day", "month"]
+    limit_usd: float | None = Field(description="Null: there is no limit.")
+    spent_usd: float
+    left_usd: float | None
+    exhausted: bool = Field(description="Whether jobs wait for it.")
+    resets_at: datetime = Field(description="When the day or month is over.")
+
+
+class BudgetList(_Answer):
+    """Every budget."""
+
+    data: list[Budget]
+
+
 class Limits(BaseModel):
     """Every limit, as configured."""
 

@@ -290,3 +290,16 @@ class Costs(_Read):
     total: CostFigures
     complete: bool
     """Whether the cost of every call is known."""
+
+
+class Budget(_Read):
+    """What may be spent in a day or month (UTC), and what is. `None` as the client means all together."""
+
+    client: str | None
+    period: str
+    limit_usd: float | None = None
+    spent_usd: float = 0
+    left_usd: float | None = None
+    exhausted: bool = False
+    """Whether jobs wait for it."""
+    resets_at: datetime | None = None

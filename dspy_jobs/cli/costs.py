@@ -1,4 +1,4 @@
-"""The command that tells what was spent."""
+"""The commands that tell what was spent, and what may still be."""
 
 from __future__ import annotations
 
@@ -39,3 +39,15 @@ def costs(ctx: typer.Context, first: First = None, last: Last = None, by: By = "
             f"not all is known: {total.unpriced_calls} calls have no price, {total.lost_attempts} attempts were lost "
             "with their worker, and books are kept for costs.retention_days only"
         )
+
+
+def budgets(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Show how much of each budget is left, and when it is there again."""
+    from dspy_jobs.cli.display import print_budgets, print_json
+
+    with connect(ctx) as client:
+        found = client.budgets()
+    if as_json:
+        print_json([budget.model_dump(mode="json", exclude_unset=True) for budget in found])
+    else:
+        print_budgets(found)

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dspy_jobs.models import Batch, Costs, Gate, Job, Program, Queue, Usage
-from dspy_jobs.money import format_dollars
+from dspy_jobs.models import Batch, Budget, Costs, Gate, Job, Program, Queue, Usage
+from dspy_jobs.money import format_dollars, nanos
 from dspy_jobs.states import JobStatus
 
 if TYPE_CHECKING:
@@ -162,6 +162,18 @@ def print_costs(costs: Costs) -> None:
     _print_table((*costs.group_by, *numbers), rows)
 
 
+def print_budgets(budgets: Iterable[Budget]) -> None:
+    """Budgets, one a row."""
+    rows = [
+        (
+            b.client or "all", b.period, _money(b.limit_usd) or "none", _money(b.spent_usd), _money(b.left_usd),
+            "used up" if b.exhausted else "", f"{b.resets_at:%Y-%m-%d}" if b.resets_at else "",
+        )
+        for b in budgets
+    ]  # fmt: skip
+    _print_table(("client", "period", "limit", "spent", "left", "", "resets on"), rows)
+
+
 def text(value: Any) -> Text:
     """Foreign text, shown as it is but for control characters."""
     return Text(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", "" if value is None else str(value)))
@@ -222,6 +234,10 @@ def _tokens(usage: Usage | None) -> str:
 
 def _cost(dollars: float | None) -> str:
     return "" if dollars is None else f"${dollars:.6f}".rstrip("0").rstrip(".")
+
+
+def _money(amount: float | None) -> str:
+    return "" if amount is None else format_dollars(nanos(amount))
 
 
 def _waited(seconds: float | None) -> str:

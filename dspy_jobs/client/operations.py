@@ -17,7 +17,7 @@ from dspy_jobs.client.body import Body
 from dspy_jobs.client.call import Call, T
 from dspy_jobs.client.errors import InvalidArgument
 from dspy_jobs.client.flow import Flow, Session, answered, asked_pause, finished
-from dspy_jobs.models import Batch, Costs, Job, Program, Queue, ResultPage, Score, VariantReport
+from dspy_jobs.models import Batch, Budget, Costs, Job, Program, Queue, ResultPage, Score, VariantReport
 from dspy_jobs.names import IDEMPOTENCY_KEY
 
 #: Results asked for at once: few enough to hold, many enough that a request's cost does not count.
@@ -29,6 +29,7 @@ _PREDICT_WAIT = 30.0
 _programs = TypeAdapter(list[Program])
 _queues = TypeAdapter(list[Queue])
 _variants = TypeAdapter(list[VariantReport])
+_budgets = TypeAdapter(list[Budget])
 
 
 def submit(
@@ -253,6 +254,11 @@ def costs(
     given = {"from": first, "to": last, "group_by": ",".join(group_by)}
     params = {name: str(value) for name, value in given.items() if value is not None}
     return answered(session, Call("GET", "/costs", lambda r: Costs.model_validate_json(r.content), params=params))
+
+
+def budgets(session: Session, /) -> Flow[list[Budget]]:
+    """How much of each budget is left."""
+    return answered(session, Call("GET", "/v1/budgets", lambda r: _budgets.validate_python(r.json()["data"])))
 
 
 def limits(session: Session, /) -> Flow[dict[str, Any]]:

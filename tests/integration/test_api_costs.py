@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from dspy_jobs import names
-from dspy_jobs.costs import book_day
+from dspy_jobs.costs import book_day, book_month
 from dspy_jobs.store import SyncStore
 
 
@@ -85,3 +85,23 @@ def test_a_wrong_question_is_named(api: httpx.Client, params: dict[str, str], na
     answer = api.get("/costs", params=params)
     assert (answer.status_code, answer.json()["errors"][0]["param"]) == (400, name)
     assert api.get("/costs", params={"from": "2024-01-01", "to": "2025-02-03"}).status_code == 200
+
+
+def test_budgets_are_shown_as_workers_keep_to_them(start_api: Any, store: SyncStore) -> None:
+    """What is spent by client and in all; while no worker has published the budgets, as configured here."""
+    api, now = start_api(DSPY_JOBS_BUDGETS_DAY_USD="2"), today(store)
+    for key, amounts in (
+        (names.spent(book_day(now)), {"*": 1_500_000_000, "acme": 500_000_000}),
+        (names.spent(book_month(now)), {"*": 9_000_000_001}),
+    ):
+        store.redis.hset(key, mapping=amounts)
+        store.redis.expire(key, 60)
+    day, month = api.get("/v1/budgets").json()["data"]
+    assert (day["limit_usd"], day["left_usd"], day["exhausted"]) == (2, 0.5, False)
+    assert (month["limit_usd"], month["spent_usd"]) == (None, 9.000000001)
+    store.redis.hset(names.BUDGETS, mapping={"day *": 1_000_000_000, "day acme": 600_000_000, "kept": 5})
+    data = api.get("/v1/budgets").json()["data"]
+    assert [(b["client"], b["period"], b["left_usd"]) for b in data if b["limit_usd"] is not None] == [
+        (None, "day", 0),
+        ("acme", "day", 0.1),
+    ]

@@ -340,6 +340,18 @@ def test_costs_are_a_table_exact_to_the_nano_dollar_and_say_what_is_not_known() 
     assert json.loads(run(handler, *options, "--json").stdout) == answer
 
 
+def test_budgets_say_what_is_left() -> None:
+    """A row a budget; --json is the service's own."""
+    whole = {"client": None, "period": "day", "limit_usd": None, "spent_usd": 0.000000001, "left_usd": None}
+    used = {"client": "acme", "period": "month", "limit_usd": 5.0, "spent_usd": 5.5, "left_usd": 0.0, "exhausted": True}
+    answer = {"data": [{**whole, "resets_at": "2026-01-06T00:00:00.000Z"}, used]}
+    table, document = (run(lambda _: httpx.Response(200, json=answer), "budgets", *form) for form in ((), ("--json",)))
+    first, second = table.stdout.splitlines()[1:]
+    assert first.split() == ["all", "day", "none", "$0.000000001", "2026-01-06"]
+    assert second.split() == ["acme", "month", "$5.00", "$5.50", "$0.00", "used", "up"]
+    assert json.loads(document.stdout)[1] == used
+
+
 @pytest.mark.parametrize("args", [("cancel", "job_1"), ("batch", "cancel", "batch_1")])
 def test_canceling_says_what_became_of_it(args: tuple[str, ...]) -> None:
     """The message names the job or batch; --json gives it whole."""

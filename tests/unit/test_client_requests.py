@@ -80,6 +80,7 @@ def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
         ("pause_queue", ("dj.m",), ("POST", "/v1/queues/dj.m/pause"), (200, QUEUE)),
         ("resume_queue", ("dj.m",), ("POST", "/v1/queues/dj.m/resume"), (200, QUEUE)),
         ("costs", (), ("GET", "/costs?group_by=day"), (200, COSTS)),
+        ("budgets", (), ("GET", "/v1/budgets"), (200, {"data": [{"client": None, "period": "day"}]})),
         ("limits", (), ("GET", "/v1/limits"), (200, {"items_per_batch": 50000})),
         ("ready", (), ("GET", "/health/ready"), (200, {"status": "ready"})),
     ],
@@ -101,7 +102,7 @@ def test_each_call_has_its_address(
         assert read == expected[name]
     else:
         first = read[0] if isinstance(read, list) else read
-        about = {"costs": "complete"}.get(name, "id" if name in WITH_ID else "name")
+        about = {"costs": "complete", "budgets": "period"}.get(name, "id" if name in WITH_ID else "name")
         assert first.model_dump(exclude_unset=True).keys() >= {about}
 
 
