@@ -295,8 +295,10 @@ async def post_resume(request: Request) -> Response:
     size = resources.settings.worker.chunk_size
     before, number = await resources.store.run(resume_batch(batch.id, size, limit=0, change=change))
     if before == PauseReason.MAX_COST:
-        spent = money.format_dollars(number)
-        raise fail("conflict", f"The batch has spent {spent}, which is all it may; give a higher limits.max_cost_usd.")
+        least = money.format_dollars(number)
+        raise fail(
+            "conflict", f"The batch would have to be paused again at once; give limits.max_cost_usd {least} or more."
+        )
     if before in (BatchStatus.CANCELING, BatchStatus.ENDED):
         raise _conflict(before, "resumed")
     rest = resources.start(_quietly(resources.store.follow(chores.send_rest(batch.id, size))))

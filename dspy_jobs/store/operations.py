@@ -453,8 +453,8 @@ def resume_batch(
 ) -> Operation[tuple[str, int]]:
     """Resume a batch, under new limits if any are given, and send parked jobs.
 
-    Answers (status before or `missing`, parked jobs left), or (`max_cost`, nano-dollars spent) where a batch was paused
-    for what it has spent and would still have to be: then nothing is changed.
+    Answers (status before or `missing`, parked jobs left), or (`max_cost`, the least limit in nano-dollars) where a
+    batch was paused for what it has spent and would be again at once: then nothing is changed.
     Without `unpause` a paused batch stays paused: for going on with a resumption that was cut short.
     """
     limits = {field: "" if value is None else value for field, value in (change or {}).items()}

@@ -109,7 +109,7 @@ def test_limits_are_kept_shown_and_replaced(api: httpx.Client, store: SyncStore)
     for body in ({}, {"limits": {"max_cost_usd": 0.0000025}}):
         refused = api.post(resume, json=body)
         assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
-        assert "has spent $0.0000025" in refused.json()["detail"]
+        assert "$0.000002501 or more" in refused.json()["detail"]
     going = api.post(resume, json={"limits": {"max_cost_usd": 0.1, "max_error_rate": None}}).json()
     assert (going["status"], "pause" in going) == ("in_progress", False)
     assert going["limits"] == {"max_cost_usd": 0.1, "max_error_rate": None, "min_items": 5}

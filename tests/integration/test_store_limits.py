@@ -6,6 +6,7 @@ import pytest
 
 from dspy_jobs import names
 from dspy_jobs.store import SyncStore, operations
+from dspy_jobs.store.books import Bill, BilledCall
 from dspy_jobs.store.operations import BatchHead, BatchLimits
 from tests.integration.store_scene import LIFETIMES, MANY, QUEUE, STEP, Scene
 
@@ -66,8 +67,23 @@ def test_a_batch_that_has_spent_its_money_is_not_resumed_for_nothing(scene: Scen
     """Without a limit above what is spent it stays paused, and no other limit changes either."""
     batch_id, _ = limited(scene, BatchLimits(900))
     reach(scene, batch_id, "max_cost", cost=1000)
-    assert scene.store.run(operations.resume_batch(batch_id, 5, change=change)) == ("max_cost", 1000)
+    assert scene.store.run(operations.resume_batch(batch_id, 5, change=change)) == ("max_cost", 1001)
     assert fields(scene, batch_id, "status", "pause_reason", *LIMITS) == ["paused", "max_cost", "900", None, "20"]
+
+
+def test_a_resumed_batch_has_room_for_one_more_job(scene: Scene) -> None:
+    """A limit that would pause it again at once is refused; the least one that would not resumes it."""
+    batch_id, ids = limited(scene, BatchLimits(2500))
+    for job_id in ids[:2]:
+        claim = scene.claim("w1", job_id)
+        bill = Bill([BilledCall(1, 1, None, None, 1000)])
+        scene.finish("w1", claim, "succeeded", bill)
+    assert fields(scene, batch_id, "status", "pause_reason", "cost") == ["paused", "max_cost", "2000"]
+    assert scene.store.run(operations.resume_batch(batch_id, 5)) == ("max_cost", 3000)
+    raised = operations.resume_batch(batch_id, 5, change={"limit_cost": 3000})
+    assert scene.store.run(raised) == ("paused", 0)
+    scene.claim("w1", ids[2])
+    assert fields(scene, batch_id, "status", "running") == ["paused", "1"], "and for no more than one"
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(1001, "1001"), (None, None)])
