@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import orjson
@@ -18,8 +19,8 @@ from dspy_jobs.submissions import BatchLimits as Given
 _FIELDS = {"max_cost_usd": "limit_cost", "max_error_rate": "limit_error_rate", "min_items": "limit_min_items"}
 
 
-async def limits_of(resources: Resources, given: Given | None, program: str, model: str) -> BatchLimits | None:
-    """A new batch's limits.
+async def limits_of(resources: Resources, given: Given | None, models: Sequence[str]) -> BatchLimits | None:
+    """The limits of a new batch whose jobs go to these models.
 
     Raises:
         ProblemError: its cost cannot be limited, for the price of a model is not known.
@@ -28,12 +29,12 @@ async def limits_of(resources: Resources, given: Given | None, program: str, mod
         return None
     cost = given.max_cost_usd
     if cost is not None:
-        await _check_prices(resources, program, model)
+        await _check_prices(resources, models)
     nanos = None if cost is None else money.nanos(cost)
     return BatchLimits(nanos, given.max_error_rate, given.min_items or DEFAULT_MIN_ITEMS)
 
 
-async def change_of(resources: Resources, given: Given | None, program: str, model: str) -> LimitChange:
+async def change_of(resources: Resources, given: Given | None, models: Sequence[str]) -> LimitChange:
     """The limits that a resumption gives anew: only those given; null takes one away.
 
     Raises:
@@ -42,15 +43,16 @@ async def change_of(resources: Resources, given: Given | None, program: str, mod
     if given is None:
         return {}
     if given.max_cost_usd is not None:
-        await _check_prices(resources, program, model)
+        await _check_prices(resources, models)
     new = given.model_dump(exclude_unset=True)
     if new.get("max_cost_usd") is not None:
         new["max_cost_usd"] = money.nanos(new["max_cost_usd"])
     return {_FIELDS[name]: value for name, value in new.items()}
 
 
-async def _check_prices(resources: Resources, program: str, model: str) -> None:
-    unknown = [alias for alias in _models(resources.settings, program, model) if not await _priced(resources, alias)]
+async def _check_prices(resources: Resources, models: Sequence[str]) -> None:
+    reachable = _with_fallbacks(resources.settings, models)
+    unknown = [alias for alias in reachable if not await _priced(resources, alias)]
     if unknown:
         name = unknown[0]
         detail = (
@@ -61,12 +63,10 @@ async def _check_prices(resources: Resources, program: str, model: str) -> None:
         raise refusal("invalid_request_body", [mistake])
 
 
-def _models(settings: Settings, program: str, model: str) -> list[str]:
-    """Every model a batch may come to run on: its own, those of its program's variants, and all their fallbacks."""
-    configured = settings.programs.get(program)
-    arms = [arm.model for arm in configured.variants.values() if arm.model] if configured else []
+def _with_fallbacks(settings: Settings, models: Sequence[str]) -> list[str]:
+    """Every model that jobs on these may come to run on."""
     found: list[str] = []
-    waiting = [model, *arms]
+    waiting = list(models)
     while waiting:
         alias = waiting.pop(0)
         if alias not in found:

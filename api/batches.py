@@ -156,7 +156,7 @@ async def _begin(request: Request, resources: Resources, content: dict[str, Any]
         model=routing.default_model,
         max_attempts=submission.max_attempts or settings.jobs.max_attempts,
         lifetimes=Lifetimes.of(settings.jobs, submission.expires_in_seconds),
-        limits=await limits_of(resources, submission.limits, program.description.name, routing.default_model),
+        limits=await limits_of(resources, submission.limits, routing.models),
         client=routing.client,
     )
     record = shared_record(request, submission, routing.version(submission.variant or ""))
@@ -291,7 +291,8 @@ async def post_resume(request: Request) -> Response:
     content = await optional_json_body(request, resources.settings.limits.item_bytes, "A resumption")
     limits = read_submission(Resumption, content).limits
     batch = await find_batch(resources, request.path_params["batch_id"])
-    change = await change_of(resources, limits, batch.fields["program"], batch.fields["model"])
+    models = [queue.removeprefix(names.queue("")) for queue in batch.fields["queue"].split(",")]
+    change = await change_of(resources, limits, models)
     size = resources.settings.worker.chunk_size
     before, number = await resources.store.run(resume_batch(batch.id, size, limit=0, change=change))
     if before == PauseReason.MAX_COST:

@@ -88,6 +88,7 @@ class JobResult(_Answer):
     program_version: str | None
     model: str
     variant: str | None
+    client: str | None = Field(description="Whose it is, as `api.client_header` said; null where it did not.")
     batch_id: str | None
     custom_id: str | None
     request_id: str | None
@@ -208,6 +209,7 @@ class Batch(_Answer):
     program: str
     program_version: str | None
     model: str
+    client: str | None = Field(description="Whose it is, as `api.client_header` said; null where it did not.")
     counts: Counts
     usage: BatchUsage
     cost_usd: float | None = Field(description="So far; null where a price is unknown.")

@@ -47,6 +47,7 @@ class Job(_Read):
     program_version: str | None = None
     model: str | None = None
     variant: str | None = None
+    client: str | None = None
     batch_id: str | None = None
     custom_id: str | None = None
     request_id: str | None = None
@@ -137,6 +138,7 @@ class Batch(_Read):
     ended_reason: EndedReason | None = None
     program: str | None = None
     model: str | None = None
+    client: str | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
     cache: CacheCounts | None = None

@@ -20,6 +20,8 @@ from dspy_jobs.submissions import DEFAULT_MIN_ITEMS
 
 #: Members of a batch's `counts` that add up to its `total`.
 COUNTED = tuple(status.value for status in JobStatus)
+#: Under which name the calls of those are booked who have none.
+DEFAULT_CLIENT = "default"
 #: How a succeeded job came by its answer: stored before, run, run by another job at the same moment, or past the cache.
 CACHE_WORDS = ("hit", "miss", "coalesced", "bypass")
 
@@ -54,6 +56,7 @@ def job_result(job: StoredJob) -> dict[str, Any]:
         "program_version": outcome.get("program_version") or request.get("program_version"),
         "model": fields["model"],
         "variant": fields.get("variant"),
+        "client": _client(fields),
         "batch_id": fields.get("batch") or None,
         "custom_id": request.get("custom_id"),
         "request_id": request.get("request_id"),
@@ -78,6 +81,12 @@ def _scores(fields: dict[str, str]) -> dict[str, float]:
     """What callers gave the job, by name."""
     prefix = "score:"
     return {name.removeprefix(prefix): float(value) for name, value in fields.items() if name.startswith(prefix)}
+
+
+def _client(fields: dict[str, str]) -> str | None:
+    """Whose it is, as the trusted proxy said; None where nobody did."""
+    name = fields.get("client", DEFAULT_CLIENT)
+    return None if name == DEFAULT_CLIENT else name
 
 
 def _cached(outcome: dict[str, Any]) -> dict[str, Any]:
@@ -198,6 +207,7 @@ def batch_view(batch: StoredBatch, now_ms: int) -> dict[str, Any]:
         "program": fields["program"],
         "program_version": request.get("program_version"),
         "model": fields["model"],
+        "client": _client(fields),
         "counts": counts,
         "usage": {name: int(fields.get(name, 0)) for name in ("input_tokens", "output_tokens", "calls")},
         "cost_usd": None if int(fields.get("unpriced", 0)) else _dollars(fields.get("cost", 0)),
