@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from api import (
     batch_retry,
     batches,
+    budgets,
+    costs,
     docs_page,
     health,
     jobs,
@@ -55,6 +57,8 @@ ROUTES = (
     ("POST", "/v1/queues/{name}/pause", queues.post_pause),
     ("POST", "/v1/queues/{name}/resume", queues.post_resume),
     ("GET", "/v1/limits", service.get_limits),
+    ("GET", "/v1/budgets", budgets.get_budgets),
+    ("GET", "/costs", costs.get_costs),
     ("GET", "/", service.get_root),
     ("GET", "/config", service.get_config),
     ("GET", "/health", health.get_ready),

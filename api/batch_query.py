@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy_jobs.submissions import BatchSubmission, CacheOptions
+from pydantic import BaseModel
+
+from dspy_jobs.submissions import BatchLimits, BatchSubmission, CacheOptions
 
 #: Where the parameters of nested fields belong.
 NESTED = {
     "cache": ("cache", "mode"),
     "cache_max_age_seconds": ("cache", "max_age_seconds"),
     "cache_namespace": ("cache", "namespace"),
+    "max_cost_usd": ("limits", "max_cost_usd"),
+    "max_error_rate": ("limits", "max_error_rate"),
+    "min_items": ("limits", "min_items"),
 }
-_NESTS = {"cache": CacheOptions}
+_NESTS: dict[str, type[BaseModel]] = {"cache": CacheOptions, "limits": BatchLimits}
 
 
 def _descriptions() -> dict[str, str]:

@@ -23,6 +23,7 @@ from api.admission import (
     shared_record,
 )
 from api.answers import document, json_answer, tagged_answer
+from api.batch_limits import change_of, limits_of
 from api.batch_query import PARAMETERS, nested
 from api.idempotency import reservation_of
 from api.lines import LineSplitter
@@ -33,6 +34,7 @@ from api.reading import (
     choice,
     chunks,
     content_type,
+    optional_json_body,
     page_size,
     parse_object,
     query,
@@ -41,13 +43,13 @@ from api.reading import (
 from api.resources import Resources, resources_of
 from api.routing import Routing, client_of
 from api.uploads import Upload
-from dspy_jobs import chores, names
+from dspy_jobs import chores, money, names
 from dspy_jobs.ids import is_batch_id, new_batch_id
 from dspy_jobs.problems import fail
-from dspy_jobs.states import BatchStatus
-from dspy_jobs.store.operations import BatchHead, Lifetimes, cancel_batch, pause_batch, read_batch
+from dspy_jobs.states import BatchStatus, PauseReason
+from dspy_jobs.store.operations import BatchHead, Lifetimes, cancel_batch, pause_batch, read_batch, resume_batch
 from dspy_jobs.store.records import StoredBatch
-from dspy_jobs.submissions import BatchSubmission
+from dspy_jobs.submissions import BatchSubmission, Resumption
 from dspy_jobs.views import batch_view
 
 #: Seconds a change of a large batch is waited for; then it goes on beside the requests.
@@ -154,6 +156,7 @@ async def _begin(request: Request, resources: Resources, content: dict[str, Any]
         model=routing.default_model,
         max_attempts=submission.max_attempts or settings.jobs.max_attempts,
         lifetimes=Lifetimes.of(settings.jobs, submission.expires_in_seconds),
+        limits=await limits_of(resources, submission.limits, routing.models),
         client=routing.client,
     )
     record = shared_record(request, submission, routing.version(submission.variant or ""))
@@ -282,12 +285,23 @@ async def post_pause(request: Request) -> Response:
 
 
 async def post_resume(request: Request) -> Response:
-    """Resume a paused batch."""
+    """Resume a paused batch, under new limits if any are given."""
     resources = resources_of(request)
     query(request, ())
+    content = await optional_json_body(request, resources.settings.limits.item_bytes, "A resumption")
+    limits = read_submission(Resumption, content).limits
     batch = await find_batch(resources, request.path_params["batch_id"])
-    if batch.status in (BatchStatus.CANCELING, BatchStatus.ENDED):
-        raise _conflict(batch.status, "resumed")
-    plan = chores.resume(batch.id, resources.settings.worker.chunk_size)
-    await asyncio.wait({resources.start(_quietly(resources.store.follow(plan)))}, timeout=_PATIENCE_SECONDS)
+    models = [queue.removeprefix(names.queue("")) for queue in batch.fields["queue"].split(",")]
+    change = await change_of(resources, limits, models)
+    size = resources.settings.worker.chunk_size
+    before, number = await resources.store.run(resume_batch(batch.id, size, limit=0, change=change))
+    if before == PauseReason.MAX_COST:
+        least = money.format_dollars(number)
+        raise fail(
+            "conflict", f"The batch would have to be paused again at once; give limits.max_cost_usd {least} or more."
+        )
+    if before in (BatchStatus.CANCELING, BatchStatus.ENDED):
+        raise _conflict(before, "resumed")
+    rest = resources.start(_quietly(resources.store.follow(chores.send_rest(batch.id, size))))
+    await asyncio.wait({rest}, timeout=_PATIENCE_SECONDS)
     return json_answer(_view(await find_batch(resources, batch.id)))

@@ -29,6 +29,7 @@ from starlette.types import Message
 from api.answers import problem_answer
 from api.reading import JSON, NDJSON, chunks
 from api.resources import Resources, resources_of
+from api.routing import client_of
 from dspy_jobs import names
 from dspy_jobs.ids import new_batch_id, new_job_id
 from dspy_jobs.problems import ProblemError, fail
@@ -245,8 +246,8 @@ def _key(request: Request, route: str) -> str:
         detail = "Idempotency-Key must be given once, as 1 to 255 visible ASCII characters without spaces."
         mistake = {"param": "Idempotency-Key", "code": "invalid_parameter", "detail": detail}
         raise fail("invalid_parameter", detail, errors=[mistake])
-    # Whose key it is belongs here too, once callers are told apart; until then all are one.
-    client = ""
+    # Two clients may think of the same key, and neither must be answered with what the other asked.
+    client = client_of(request, resources_of(request).settings)
     scope = orjson.dumps((client, request.method, route, given[0]))
     return names.idempotency(hashlib.sha256(scope).hexdigest())
 

@@ -16,7 +16,7 @@ from api import samples, schemas
 from api.operations import OPERATIONS, Answer
 from dspy_jobs.names import IDEMPOTENCY_KEY
 from dspy_jobs.problems import CODES
-from dspy_jobs.submissions import BatchItem, BatchSubmission, JobSubmission, ScoreSubmission
+from dspy_jobs.submissions import BatchItem, BatchSubmission, JobSubmission, Resumption, ScoreSubmission
 
 _PROBLEM_TYPE = "application/problem+json"
 _HEADERS = {
@@ -115,6 +115,7 @@ _SHOWN: tuple[type[BaseModel], ...] = (
     schemas.Problem, schemas.Job, schemas.JobResult, schemas.JobList, schemas.Batch, schemas.BatchList,
     schemas.Requeued, schemas.Program, schemas.ProgramList, schemas.Score, schemas.VariantReports,
     schemas.QueueList, schemas.Limits, schemas.Health, schemas.Root, schemas.ProblemCode,
+    schemas.Costs, schemas.BudgetList,
 )  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def _components() -> dict[str, Any]:
     from api.batch_retry import BatchRetry
 
     template = "#/components/schemas/{model}"
-    taken = (JobSubmission, BatchSubmission, BatchItem, ScoreSubmission, BatchRetry)
+    taken = (JobSubmission, BatchSubmission, BatchItem, ScoreSubmission, BatchRetry, Resumption)
     models = [*((model, "serialization") for model in _SHOWN), *((model, "validation") for model in taken)]
     _, document = models_json_schema(models, ref_template=template)  # type: ignore[arg-type]
     components: dict[str, Any] = document["$defs"]

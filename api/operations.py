@@ -8,6 +8,7 @@ from typing import Any
 from api import samples
 from api.batch_query import PARAMETERS
 from api.reading import JSON, LARGEST_PAGE, NDJSON
+from dspy_jobs.costs import GROUPS, MOST_DAYS
 from dspy_jobs.states import BatchStatus, JobStatus
 
 
@@ -199,8 +200,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         _CHANGE, (_BATCH_ID,),
     ),
     ("POST", "/v1/batches/{batch_id}/resume"): Operation(
-        "resume_batch", "batches", "Resume a batch", {200: Answer("In progress.", "Batch", samples.BATCH)},
-        _CHANGE, (_BATCH_ID,),
+        "resume_batch", "batches", "Resume a batch, under other limits if any are given",
+        {200: Answer("In progress.", "Batch", samples.BATCH)},
+        (*_CHANGE, *_BODY), (_BATCH_ID,), _body("Resumption", required=False, raised=samples.RESUMPTION),
     ),
     ("POST", "/v1/batches/{batch_id}/retry"): Operation(
         "retry_batch", "batches", "Queue again what did not succeed",
@@ -242,6 +244,18 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/limits"): Operation(
         "read_limits", "service", "Read the limits", {200: Answer("Every limit.", "Limits", samples.LIMITS)},
         ("invalid_parameter",),
+    ),
+    ("GET", "/v1/budgets"): Operation(
+        "list_budgets", "service", "How much of each budget is left",
+        {200: Answer("Every budget.", "BudgetList", samples.BUDGETS)},
+    ),
+    ("GET", "/costs"): Operation(
+        "read_costs", "service", "What model calls have cost", {200: Answer("The sums.", "Costs", samples.COSTS)},
+        parameters=(
+            _query("from", "First day, in UTC; by default the first of the month of `to`.", format="date"),
+            _query("to", f"Last day, included; today by default. {MOST_DAYS} days at most.", format="date"),
+            _query("group_by", f"Some of `{', '.join(GROUPS)}`, joined by commas.", default="day"),
+        ),
     ),
     ("GET", "/"): Operation(
         "read_root", "service", "Where to go from here",

@@ -16,7 +16,7 @@ from dspy_jobs.submissions import BatchSubmission, JobSubmission
 from dspy_jobs.variants import assigned, unit_of
 
 #: A client's name is a part of keys and fields, and of what an operator writes in budgets.
-_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+-]{0,127}\Z")
+_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
 
 def client_of(request: Request, settings: Settings) -> str:
@@ -29,7 +29,7 @@ def client_of(request: Request, settings: Settings) -> str:
     given = header(request, name.lower().encode()) if name else ""
     if given and not _CLIENT.match(given):
         raise bad_parameter(
-            str(name), f"{name} must be 1 to 128 letters, digits or _.@:+- and begin with a letter or digit."
+            str(name), f"{name} must be 1 to 64 letters, digits or _.- and begin with a letter or digit."
         )
     return given or "default"
 
@@ -66,6 +66,12 @@ class Routing:
     def default_model(self) -> str:
         """The model shown for a whole batch: the one asked for, else the program's."""
         return self.model or self.program.description.model
+
+    @property
+    def models(self) -> list[str]:
+        """Every model its jobs may be sent to."""
+        arms = () if self.model else self.program.description.variants.values()
+        return list(dict.fromkeys(arm.model for arm in arms)) or [self.default_model]
 
     def unknown(self, variant: str | None) -> Mistake | None:
         """What is wrong with asking for a variant, if anything is."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import orjson
 
 from dspy_jobs import __version__
+from dspy_jobs.budgets import budget_views
+from dspy_jobs.costs import Costs
 from dspy_jobs.problems import problem
 from dspy_jobs.settings import LimitSettings
 from dspy_jobs.store.records import StoredBatch, StoredJob
@@ -46,6 +49,7 @@ _ITEMS: list[dict[str, Any]] = [
 BATCH_SUBMISSION = {"program": "qa", "model": "fast", "items": _ITEMS}
 LINES = "".join(orjson.dumps(item).decode() + "\n" for item in _ITEMS)
 RETRY = {"status": "failed"}
+RESUMPTION = {"limits": {"max_cost_usd": 5}}
 
 
 def _job(status: str, outcome: dict[str, Any] | None = None, **fields: Any) -> StoredJob:
@@ -130,6 +134,28 @@ LIMITS = {
     **LimitSettings().model_dump(), "timeout_seconds": 300, "max_timeout_seconds": 3600, "expires_in_seconds": 86400,
     "max_attempts": 5, "retention_seconds": 604800, "tombstone_seconds": 2592000, "idempotency_seconds": 86400,
 }  # fmt: skip
+_COSTS = Costs(("day", "model"))
+_COSTS.add(
+    date(2024, 11, 20),
+    {
+        f"fast||qa|default|{metric}".encode(): b"%d" % value
+        for metric, value in {
+            "calls": 40, "input_tokens": 4800, "output_tokens": 360, "cost": 624_000, "jobs": 52, "hit": 12,
+            "saved": 187_200,
+        }.items()
+    },
+)  # fmt: skip
+COSTS = {
+    "from": "2024-11-01", "to": "2024-11-20", "group_by": list(_COSTS.group_by), "data": _COSTS.rows(),
+    "total": _COSTS.total(), "complete": _COSTS.complete,
+}  # fmt: skip
+BUDGETS = {
+    "data": budget_views(
+        {"day *": 20_000_000_000, "month acme": 5_000_000_000},
+        {"day": {"*": 1_250_000_000}, "month": {"*": 31_000_000_000, "acme": 5_000_120_000}},
+        date(2024, 11, 20),
+    )
+}
 HEALTH = {"status": "ok", "version": __version__}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -102,6 +102,7 @@ class JobResult(_Answer):
     program_version: str | None
     model: str
     variant: str | None
+    client: str | None = Field(description="Whose it is, as `api.client_header` said; null where it did not.")
     batch_id: str | None
     custom_id: str | None
     request_id: str | None
@@ -222,6 +223,7 @@ class Batch(_Answer):
     program: str
     program_version: str | None
     model: str
+    client: str | None = Field(description="Whose it is, as `api.client_header` said; null where it did not.")
     counts: Counts
     usage: BatchUsage
     cost_usd: float | None = Field(description="So far; null where a price is unknown.")
@@ -344,6 +346,68 @@ class QueueList(_Answer):
     """Every queue."""
 
     data: list[Queue]
+
+
+class CostFigures(_Answer):
+    """Sums over calls and ended jobs. What is unknown adds nothing to them and is counted beside them."""
+
+    calls: int = Field(description="Model calls that were answered.")
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = Field(description="Of the input tokens, those the provider had cached.")
+    reasoning_tokens: int = Field(description="Of the output tokens, those spent on reasoning.")
+    cost_nanos: int = Field(description="What is known of the cost, in nano-dollars.")
+    cost_usd: float = Field(description="The same in US dollars.")
+    unpriced_calls: int = Field(description="Calls whose cost is not known.")
+    estimated_calls: int = Field(description="Calls whose tokens were counted here, for the provider did not say.")
+    untokened_calls: int = Field(description="Calls whose tokens are not known.")
+    jobs: int = Field(description="Jobs that have ended.")
+    failed: int = Field(description="Of these, failed.")
+    cached: int = Field(description="Of these, answered from the cache or by an equal job's run.")
+    saved_nanos: int = Field(description="What the cached jobs' answers had cost, in nano-dollars.")
+    saved_usd: float = Field(description="The same in US dollars.")
+    lost_attempts: int = Field(description="Attempts cut short by a lost worker, which may have made calls unheard of.")
+
+
+class CostRow(CostFigures):
+    """The sums of one group; it has the members it was asked to be grouped by."""
+
+    day: date | None = None
+    model: str | None = None
+    variant: str | None = Field(None, description="Null: no variant.")
+    program: str | None = None
+    client: str | None = Field(None, description="`default`: without a name.")
+
+
+class Costs(_Answer):
+    """What model calls have cost."""
+
+    from_: date = Field(alias="from", description="First day, in UTC.")
+    to: date = Field(description="Last day, included.")
+    group_by: list[Literal["day", "model", "variant", "program", "client"]]
+    data: list[CostRow]
+    total: CostFigures
+    complete: bool = Field(
+        description="Whether all is known: no unpriced calls, no lost attempts, no day whose books are over."
+    )
+
+
+class Budget(_Answer):
+    """What may be spent in a day or month, and what is."""
+
+    client: str | None = Field(description="Null: all clients together.")
+    period: Literal["day", "month"]
+    limit_usd: float | None = Field(description="Null: there is no limit.")
+    spent_usd: float
+    left_usd: float | None
+    exhausted: bool = Field(description="Whether jobs wait for it.")
+    resets_at: datetime = Field(description="When the day or month is over.")
+
+
+class BudgetList(_Answer):
+    """Every budget."""
+
+    data: list[Budget]
 
 
 class Limits(BaseModel):

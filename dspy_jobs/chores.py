@@ -59,15 +59,6 @@ def cancel(batch_id: str) -> Plan[None]:
         _, position = yield cancel_batch(batch_id, position)
 
 
-def resume(batch_id: str, largest: int) -> Plan[str]:
-    """Resume a batch: send its parked jobs, then those never sent. Answers its status before, or `missing`."""
-    before: str
-    before, parked = yield resume_batch(batch_id, largest, limit=0)
-    if parked or before in ("paused", "in_progress"):
-        yield from send_rest(batch_id, largest)
-    return before
-
-
 def send_rest(batch_id: str, largest: int) -> Plan[None]:
     """Send what of a batch in progress is not sent: jobs once parked, then those never released."""
     while (left := (yield read_release(batch_id))) and left.parked and left.status == "in_progress":

@@ -5,7 +5,7 @@ A member the service adds later is kept, as an attribute of the same name, so a 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,6 +66,7 @@ class Job(_Read):
     program_version: str | None = None
     model: str | None = None
     variant: str | None = None
+    client: str | None = None
     batch_id: str | None = None
     custom_id: str | None = None
     request_id: str | None = None
@@ -156,6 +157,7 @@ class Batch(_Read):
     ended_reason: EndedReason | None = None
     program: str | None = None
     model: str | None = None
+    client: str | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
     cache: CacheCounts | None = None
@@ -268,3 +270,57 @@ class Queue(_Read):
     oldest_wait_seconds: float | None = None
     gate: Gate | None = None
     workers: int | list[Any] | None = None
+
+
+class CostFigures(_Read):
+    """Sums over calls and ended jobs. What is unknown adds nothing to them and is counted beside them."""
+
+    day: date | None = None
+    model: str | None = None
+    variant: str | None = None
+    program: str | None = None
+    client: str | None = None
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float = 0
+    cost_nanos: int = 0
+    """What is known of the cost, exact."""
+    unpriced_calls: int = 0
+    estimated_calls: int = 0
+    untokened_calls: int = 0
+    jobs: int = 0
+    failed: int = 0
+    cached: int = 0
+    saved_usd: float = 0
+    saved_nanos: int = 0
+    lost_attempts: int = 0
+
+
+class Costs(_Read):
+    """What model calls have cost, by groups and in all."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    first: date = Field(alias="from")
+    last: date = Field(alias="to")
+    group_by: list[str]
+    data: list[CostFigures]
+    total: CostFigures
+    complete: bool
+    """Whether the cost of every call is known."""
+
+
+class Budget(_Read):
+    """What may be spent in a day or month (UTC), and what is. `None` as the client means all together."""
+
+    client: str | None
+    period: str
+    limit_usd: float | None = None
+    spent_usd: float = 0
+    left_usd: float | None = None
+    exhausted: bool = False
+    """Whether jobs wait for it."""
+    resets_at: datetime | None = None

@@ -143,6 +143,14 @@ class ScoreSubmission(_Submission):
     value: Annotated[float, Field(strict=True, allow_inf_nan=False)] = Field(description="How much of it.")
 
 
+class Resumption(_Submission):
+    """How a batch goes on."""
+
+    limits: BatchLimits | None = Field(
+        None, description="Limits to be replaced; null takes one away, and those left out stay."
+    )
+
+
 class BatchItem(_Submission):
     """One job of a batch."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dspy_jobs.money import dollars, format_dollars
 from dspy_jobs.outcomes import rfc3339
 from dspy_jobs.states import BatchStatus, JobStatus, PauseReason, WaitReason
 from dspy_jobs.store.records import Gate, StoredBatch, StoredJob
@@ -19,6 +20,8 @@ from dspy_jobs.submissions import DEFAULT_MIN_ITEMS
 
 #: Members of a batch's `counts` that add up to its `total`.
 COUNTED = tuple(status.value for status in JobStatus)
+#: Under which name the calls of those are booked who have none.
+DEFAULT_CLIENT = "default"
 #: How a succeeded job came by its answer: stored before, run, run by another job at the same moment, or past the cache.
 CACHE_WORDS = ("hit", "miss", "coalesced", "bypass")
 
@@ -53,6 +56,7 @@ def job_result(job: StoredJob) -> dict[str, Any]:
         "program_version": outcome.get("program_version") or request.get("program_version"),
         "model": fields["model"],
         "variant": fields.get("variant"),
+        "client": _client(fields),
         "batch_id": fields.get("batch") or None,
         "custom_id": request.get("custom_id"),
         "request_id": request.get("request_id"),
@@ -79,6 +83,12 @@ def _scores(fields: dict[str, str]) -> dict[str, float]:
     return {name.removeprefix(prefix): float(value) for name, value in fields.items() if name.startswith(prefix)}
 
 
+def _client(fields: dict[str, str]) -> str | None:
+    """Whose it is, as the trusted proxy said; None where nobody did."""
+    name = fields.get("client", DEFAULT_CLIENT)
+    return None if name == DEFAULT_CLIENT else name
+
+
 def _cached(outcome: dict[str, Any]) -> dict[str, Any]:
     """Whether the answer was a stored one, which, how old it was then, and what not running again has saved."""
     return {
@@ -90,8 +100,7 @@ def _cached(outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dollars(nanos: int | str | None) -> float | None:
-    """Nano-dollars as dollars, divided once so that nothing drifts; None stays unknown."""
-    return None if nanos is None else int(nanos) / 1e9
+    return None if nanos is None else dollars(nanos)
 
 
 def _ending(job: StoredJob, outcome: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
@@ -208,6 +217,7 @@ def batch_view(batch: StoredBatch, now_ms: int) -> dict[str, Any]:
         "program": fields["program"],
         "program_version": request.get("program_version"),
         "model": fields["model"],
+        "client": _client(fields),
         "counts": counts,
         "usage": {name: int(fields.get(name, 0)) for name in ("input_tokens", "output_tokens", "calls")},
         "cost_usd": None if int(fields.get("unpriced", 0)) else _dollars(fields.get("cost", 0)),
@@ -290,7 +300,9 @@ def _pause(fields: dict[str, str]) -> dict[str, Any]:
 
 def _over_cost(fields: dict[str, str]) -> str:
     spent, limit = (format_dollars(int(fields.get(name) or 0)) for name in ("cost", "limit_cost"))
-    return f"It has spent {spent} and may spend {limit}; resume it with a higher max_cost_usd."
+    return (
+        f"It has spent {spent} of {limit}, which leaves no room for another job; resume it with a higher max_cost_usd."
+    )
 
 
 def _over_error_rate(fields: dict[str, str]) -> str:
@@ -310,9 +322,3 @@ _PAUSES = {
     PauseReason.MAX_COST: _over_cost,
     PauseReason.MAX_ERROR_RATE: _over_error_rate,
 }
-
-
-def format_dollars(nanos: int) -> str:
-    """Nano-dollars for people, exact: at least cents, at most nine decimals."""
-    whole, rest = divmod(nanos, 1_000_000_000)
-    return f"${whole:,}.{f'{rest:09}'.rstrip('0').ljust(2, '0')}"

@@ -9,6 +9,7 @@ import typer
 from dspy_jobs import __version__
 from dspy_jobs.cli import batches, config, jobs, programs, queues, variants
 from dspy_jobs.cli.connection import remember
+from dspy_jobs.cli.costs import budgets, costs
 from dspy_jobs.cli.exit_codes import listing
 from dspy_jobs.cli.failures import FailuresAsExitCodes
 
@@ -56,7 +57,7 @@ def main() -> None:
     app()
 
 
-for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel):
+for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, costs, budgets):
     app.command()(command)
 app.add_typer(programs.app, name="programs")
 app.add_typer(variants.app, name="variants")

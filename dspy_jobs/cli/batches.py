@@ -19,6 +19,9 @@ from dspy_jobs.cli.options import (
     BatchId,
     CacheOnly,
     MaxAge,
+    MaxCost,
+    MaxErrorRate,
+    MinItems,
     Model,
     Namespace,
     NoCache,
@@ -29,6 +32,7 @@ from dspy_jobs.cli.options import (
     Variant,
     Wait,
     cache_fields,
+    limits,
     shared,
 )
 from dspy_jobs.cli.results_file import Format, check_writable, format_of, opened, write_results
@@ -63,6 +67,9 @@ def submit(
     max_age: MaxAge = None,
     namespace: Namespace = None,
     variant: Variant = None,
+    max_cost: MaxCost = None,
+    max_error_rate: MaxErrorRate = None,
+    min_items: MinItems = None,
     wait: Wait = False,
     timeout: Timeout = None,
     output: Output = None,
@@ -82,7 +89,11 @@ def submit(
     with _opened_input(file) as source:
         groups = by_program(read_items(source, file, program))
     with connect(ctx) as client:
-        options = {**shared(model, priority, cache), "variant": variant}
+        options = {
+            **shared(model, priority, cache),
+            "variant": variant,
+            "limits": limits(max_cost, max_error_rate, min_items),
+        }
         batches = _submit_all(client, file, groups, options)
         if wait or timeout is not None or output is not None:
             _finish(client, batches, timeout, output, as_json)
@@ -140,10 +151,18 @@ def pause(ctx: typer.Context, batch_id: BatchId, as_json: AsJson = False) -> Non
 
 
 @app.command()
-def resume(ctx: typer.Context, batch_id: BatchId, as_json: AsJson = False) -> None:
-    """Go on with a paused batch."""
+def resume(
+    ctx: typer.Context,
+    batch_id: BatchId,
+    max_cost: MaxCost = None,
+    max_error_rate: MaxErrorRate = None,
+    min_items: MinItems = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a paused batch, under the limits given here and those of its own that are not."""
     with connect(ctx) as client:
-        _say_or_show(client.resume_batch(batch_id), as_json)
+        changed = limits(max_cost, max_error_rate, min_items)
+        _say_or_show(client.resume_batch(batch_id, limits=changed), as_json)
 
 
 @app.command()

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dspy_jobs.models import Batch, Gate, Job, Program, Queue, Usage
+from dspy_jobs.models import Batch, Budget, Costs, Gate, Job, Program, Queue, Usage
+from dspy_jobs.money import format_dollars, nanos
 from dspy_jobs.states import JobStatus
 
 if TYPE_CHECKING:
@@ -145,6 +146,34 @@ def print_queues(queues: Iterable[Queue]) -> None:
     _print_table(("queue", "queued", "running", "oldest waits", "gate", "workers"), rows)
 
 
+def print_costs(costs: Costs) -> None:
+    """What was spent, a row for each group and one for all of them."""
+    figures = [*costs.data, costs.total]
+    groups = [[getattr(row, group) for group in costs.group_by] for row in costs.data]
+    labels = [*groups, ["total", *[""] * (len(costs.group_by) - 1)]]
+    rows = [
+        (
+            *label, row.calls, row.input_tokens, row.output_tokens, format_dollars(row.cost_nanos), row.jobs,
+            row.failed, row.cached, format_dollars(row.saved_nanos),
+        )
+        for label, row in zip(labels, figures, strict=True)
+    ]  # fmt: skip
+    numbers = ("calls", "tokens in", "tokens out", "cost", "jobs", "failed", "cached", "saved")
+    _print_table((*costs.group_by, *numbers), rows)
+
+
+def print_budgets(budgets: Iterable[Budget]) -> None:
+    """Budgets, one a row."""
+    rows = [
+        (
+            b.client or "all", b.period, _money(b.limit_usd) or "none", _money(b.spent_usd), _money(b.left_usd),
+            "used up" if b.exhausted else "", f"{b.resets_at:%Y-%m-%d}" if b.resets_at else "",
+        )
+        for b in budgets
+    ]  # fmt: skip
+    _print_table(("client", "period", "limit", "spent", "left", "", "resets on"), rows)
+
+
 def text(value: Any) -> Text:
     """Foreign text, shown as it is but for control characters."""
     return Text(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", "" if value is None else str(value)))
@@ -205,6 +234,10 @@ def _tokens(usage: Usage | None) -> str:
 
 def _cost(dollars: float | None) -> str:
     return "" if dollars is None else f"${dollars:.6f}".rstrip("0").rstrip(".")
+
+
+def _money(amount: float | None) -> str:
+    return "" if amount is None else format_dollars(nanos(amount))
 
 
 def _waited(seconds: float | None) -> str:

@@ -21,6 +21,11 @@ Refresh = Annotated[bool, typer.Option("--refresh", help="Run anew and store the
 CacheOnly = Annotated[bool, typer.Option("--cache-only", help="Use stored answers; a job without one fails.")]
 MaxAge = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Use no stored answer older than this.")]
 Namespace = Annotated[str | None, typer.Option(help="Use and store answers of this namespace only.")]
+MaxCost = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Pause once so much is spent.")]
+MaxErrorRate = Annotated[
+    float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Pause once a larger share of jobs failed.")
+]
+MinItems = Annotated[int | None, typer.Option(min=1, help="Jobs to have run before the share counts; 20 by default.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and show it.")]
 Timeout = Annotated[
     float | None, typer.Option(min=0, help="Longest wait in seconds, then exit 4; by default as long as it takes.")
@@ -49,3 +54,9 @@ def cache_fields(
     given = {"mode": mode, "max_age_seconds": max_age, "namespace": namespace}
     cache = {name: value for name, value in given.items() if value is not None}
     return {"use_cache": False if no_cache else None, "cache": cache or None}
+
+
+def limits(max_cost: float | None, max_error_rate: float | None, min_items: int | None) -> dict[str, Any] | None:
+    """The contract's limits behind the options; None where no option was given."""
+    given = {"max_cost_usd": max_cost, "max_error_rate": max_error_rate, "min_items": min_items}
+    return {name: value for name, value in given.items() if value is not None} or None

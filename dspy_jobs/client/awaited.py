@@ -65,6 +65,8 @@ class AsyncClient:
     queues = _awaited(operations.queues)
     pause_queue = _awaited(operations.pause_queue)
     resume_queue = _awaited(operations.resume_queue)
+    costs = _awaited(operations.costs)
+    budgets = _awaited(operations.budgets)
     limits = _awaited(operations.limits)
     ready = _awaited(operations.ready)
 

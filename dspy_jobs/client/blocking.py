@@ -67,6 +67,8 @@ class Client:
     queues = _blocking(operations.queues)
     pause_queue = _blocking(operations.pause_queue)
     resume_queue = _blocking(operations.resume_queue)
+    costs = _blocking(operations.costs)
+    budgets = _blocking(operations.budgets)
     limits = _blocking(operations.limits)
     ready = _blocking(operations.ready)
 

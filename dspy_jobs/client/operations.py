@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ from dspy_jobs.client.body import Body
 from dspy_jobs.client.call import Call, T
 from dspy_jobs.client.errors import InvalidArgument
 from dspy_jobs.client.flow import Flow, Session, answered, asked_pause, finished
-from dspy_jobs.models import Batch, Job, Program, Queue, ResultPage, Score, VariantReport
+from dspy_jobs.models import Batch, Budget, Costs, Job, Program, Queue, ResultPage, Score, VariantReport
 from dspy_jobs.names import IDEMPOTENCY_KEY
 
 #: Results asked for at once: few enough to hold, many enough that a request's cost does not count.
@@ -28,6 +29,7 @@ _PREDICT_WAIT = 30.0
 _programs = TypeAdapter(list[Program])
 _queues = TypeAdapter(list[Queue])
 _variants = TypeAdapter(list[VariantReport])
+_budgets = TypeAdapter(list[Budget])
 
 
 def submit(
@@ -125,6 +127,7 @@ def submit_batch(
 
     An item is `{"inputs": {…}, "custom_id"?: "…", "metadata"?: {…}, "variant"?: "…"}`. The items are read to their
     end before anything is sent, and kept on disk when they are large. Options as for `submit`; all items share them.
+    And `limits`, `{"max_cost_usd"?, "max_error_rate"?, "min_items"?}`: reaching one pauses the batch.
 
     Raises:
         ApiError: `invalid_input` and its like name every bad item in `problem.errors`.
@@ -166,9 +169,14 @@ def pause_batch(session: Session, /, batch_id: str) -> Flow[Batch]:
     return answered(session, Call("POST", _path("batches", batch_id, "pause"), _batch))
 
 
-def resume_batch(session: Session, /, batch_id: str) -> Flow[Batch]:
-    """Go on after a pause."""
-    return answered(session, Call("POST", _path("batches", batch_id, "resume"), _batch))
+def resume_batch(session: Session, /, batch_id: str, *, limits: Mapping[str, Any] | None = None) -> Flow[Batch]:
+    """Go on after a pause. `limits` replaces those of the batch that it names; None as a value takes one away.
+
+    Raises:
+        ApiError: `conflict`: the batch has spent what it may, and is given no more.
+    """
+    body = None if limits is None else {"limits": dict(limits)}
+    return answered(session, Call("POST", _path("batches", batch_id, "resume"), _batch, json=body))
 
 
 def retry_batch(
@@ -229,6 +237,28 @@ def pause_queue(session: Session, /, name: str) -> Flow[Queue]:
 def resume_queue(session: Session, /, name: str) -> Flow[Queue]:
     """Let a paused queue's jobs run again."""
     return answered(session, Call("POST", _path("queues", name, "resume"), _queue))
+
+
+def costs(
+    session: Session,
+    /,
+    *,
+    first: date | str | None = None,
+    last: date | str | None = None,
+    group_by: Iterable[str] = ("day",),
+) -> Flow[Costs]:
+    """What model calls have cost from the first to the last day (UTC, both included); this month so far by default.
+
+    `group_by` are some of day, model, variant, program, client.
+    """
+    given = {"from": first, "to": last, "group_by": ",".join(group_by)}
+    params = {name: str(value) for name, value in given.items() if value is not None}
+    return answered(session, Call("GET", "/costs", lambda r: Costs.model_validate_json(r.content), params=params))
+
+
+def budgets(session: Session, /) -> Flow[list[Budget]]:
+    """How much of each budget is left."""
+    return answered(session, Call("GET", "/v1/budgets", lambda r: _budgets.validate_python(r.json()["data"])))
 
 
 def limits(session: Session, /) -> Flow[dict[str, Any]]:
@@ -297,9 +327,10 @@ def _key(given: str | None) -> str:
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, str]:
     """A batch's fields as query parameters, those of nested fields beside the others; those that are None left out."""
-    plain = {name: value for name, value in fields.items() if name != "cache"}
-    cache = {"cache" if name == "mode" else f"cache_{name}": v for name, v in (fields.get("cache") or {}).items()}
-    return {name: _param(value) for name, value in (plain | cache).items() if value is not None}
+    flat = {name: value for name, value in fields.items() if name not in ("cache", "limits")}
+    flat |= {"cache" if name == "mode" else f"cache_{name}": v for name, v in (fields.get("cache") or {}).items()}
+    flat |= fields.get("limits") or {}
+    return {name: _param(value) for name, value in flat.items() if value is not None}
 
 
 def _param(value: Any) -> str:

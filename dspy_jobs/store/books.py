@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Literal
 
+from dspy_jobs.money import nanos
 from dspy_jobs.settings import ClientBudget, Settings
 from dspy_jobs.store.records import Claim
 from dspy_jobs.store.script import Operation, script
@@ -68,8 +68,3 @@ def limits_of_spending(settings: Settings) -> dict[str, int]:
             if limit is not None:
                 limits[f"{period} {client}"] = nanos(limit)
     return limits
-
-
-def nanos(usd: float) -> int:
-    """US dollars as whole nano-dollars, by the decimal digits they were written with."""
-    return round(Decimal(repr(usd)) * 1_000_000_000)

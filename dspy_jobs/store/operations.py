@@ -30,6 +30,7 @@ from dspy_jobs.store.records import (
     text_fields,
 )
 from dspy_jobs.store.script import Operation, script
+from dspy_jobs.submissions import DEFAULT_MIN_ITEMS
 
 CANCELED = orjson.dumps(problem("canceled", "The job was canceled before it ended.").model_dump(exclude_none=True))
 EXPIRED = orjson.dumps(
@@ -100,6 +101,21 @@ def submit_job(
 
 
 @dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What pauses a batch; None where nothing does."""
+
+    cost_nanos: int | None = None
+    error_rate: float | None = None
+    min_items: int = DEFAULT_MIN_ITEMS
+    """Jobs that must have run before the error rate counts."""
+
+    def fields(self) -> dict[str, Any]:
+        """As the batch's hash has them."""
+        limits = {"limit_cost": self.cost_nanos, "limit_error_rate": self.error_rate, "limit_min_items": self.min_items}
+        return {name: value for name, value in limits.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class BatchHead:
     """What the store must know of a batch while its items arrive. Items without a route go to its queue and model."""
 
@@ -111,6 +127,7 @@ class BatchHead:
     max_attempts: int
     lifetimes: Lifetimes
     client: str = "default"
+    limits: BatchLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +179,7 @@ def commit_batch(
     fields = {
         "program": head.program, "model": head.model, "priority": head.step, "retention": times.retention,
         "tombstone": times.tombstone, "expires_in": times.expires_in, "client": head.client,
+        **(head.limits.fields() if head.limits else {}),
     }  # fmt: skip
     numbers = queued or {head.queue: total}
     args = (
@@ -425,19 +443,31 @@ def erase_job(job_id: str) -> Operation[str]:
     return Operation(script("erase_job"), (job_id,), _text)
 
 
-def pause_batch(batch_id: str) -> Operation[str]:
+def pause_batch(batch_id: str, now_ms: int | None = None) -> Operation[str]:
     """Pause a batch. Answers its status before, or `missing`."""
-    return Operation(script("pause_batch"), (batch_id,), _text)
+    return Operation(script("pause_batch"), (_time(now_ms), batch_id), _text)
+
+
+#: New limits of a batch by field (`limit_cost`, `limit_error_rate`, `limit_min_items`); None takes one away.
+LimitChange = Mapping[str, int | float | None]
 
 
 def resume_batch(
-    batch_id: str, chunk_size: int, limit: int = 1000, unpause: bool = True, now_ms: int | None = None
+    batch_id: str,
+    chunk_size: int,
+    limit: int = 1000,
+    unpause: bool = True,
+    now_ms: int | None = None,
+    change: LimitChange | None = None,
 ) -> Operation[tuple[str, int]]:
-    """Resume a batch and send parked jobs. Answers (status before or `missing`, parked jobs left).
+    """Resume a batch, under new limits if any are given, and send parked jobs.
 
+    Answers (status before or `missing`, parked jobs left), or (`max_cost`, the least limit in nano-dollars) where a
+    batch was paused for what it has spent and would be again at once: then nothing is changed.
     Without `unpause` a paused batch stays paused: for going on with a resumption that was cut short.
     """
-    args = (_time(now_ms), batch_id, MESSAGE_TEMPLATE, chunk_size, limit, "1" if unpause else "0")
+    limits = {field: "" if value is None else value for field, value in (change or {}).items()}
+    args = (_time(now_ms), batch_id, MESSAGE_TEMPLATE, chunk_size, limit, "1" if unpause else "0", *_flat(limits))
     return Operation(script("resume_batch"), args, lambda raw: (_text(raw[0]), int(raw[1])))
 
 

@@ -90,6 +90,65 @@ def test_both_forms_say_the_same_to_the_cache(api: httpx.Client, store: SyncStor
         assert orjson.loads(store.redis.get(names.batch_request(answer.json()["id"])) or b"")["cache"] == cache
 
 
+def test_limits_are_kept_shown_and_replaced(api: httpx.Client, store: SyncStore) -> None:
+    """Both forms of a batch take limits; a resumption replaces those it names."""
+    limits = {"max_cost_usd": 0.000002, "max_error_rate": 0.25, "min_items": 5}
+    query = {"program": "qa", **{name: str(value) for name, value in limits.items()}}
+    for answer in (
+        api.post("/v1/batches", params=query, content=lines([item(0)]), headers=NDJSON),
+        api.post("/v1/batches", json={"program": "qa", "limits": limits, "items": [item(0)]}),
+    ):
+        assert answer.json()["limits"] == limits
+    batch = answer.json()
+    store.redis.hset(
+        names.batch(batch["id"]), mapping={"status": "paused", "pause_reason": "max_cost", "paused_at": 1, "cost": 2500}
+    )
+    shown = read(api, batch)
+    assert (shown["wait_reason"], shown["pause"]["reason"]) == ("budget_exhausted", "max_cost")
+    resume = f"/v1/batches/{batch['id']}/resume"
+    for body in ({}, {"limits": {"max_cost_usd": 0.0000025}}):
+        refused = api.post(resume, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+        assert "$0.000002501 or more" in refused.json()["detail"]
+    going = api.post(resume, json={"limits": {"max_cost_usd": 0.1, "max_error_rate": None}}).json()
+    assert (going["status"], "pause" in going) == ("in_progress", False)
+    assert going["limits"] == {"max_cost_usd": 0.1, "max_error_rate": None, "min_items": 5}
+
+
+@pytest.mark.parametrize(
+    ("limits", "param"),
+    [
+        ({"max_cost_usd": 0}, "limits.max_cost_usd"),
+        ({"max_cost_usd": 1e10}, "limits.max_cost_usd"),
+        ({"max_error_rate": 1.1}, "limits.max_error_rate"),
+        ({"min_items": 0}, "limits.min_items"),
+        ({"max_cost": 1}, "limits.max_cost"),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_refused(api: httpx.Client, limits: dict[str, float], param: str) -> None:
+    """422 that names it, from a new batch and from one to be resumed."""
+    batch = submit(api, 1)
+    for answer in (
+        api.post("/v1/batches", json={"program": "qa", "limits": limits, "items": [item(0)]}),
+        api.post(f"/v1/batches/{batch['id']}/resume", json={"limits": limits}),
+    ):
+        assert (answer.status_code, answer.json()["errors"][0]["param"]) == (422, param)
+
+
+def test_a_cost_without_a_price_cannot_be_limited(start_api: Any, store: SyncStore) -> None:
+    """Refused with the remedy while neither the configuration nor a worker knows the model's price."""
+    api = start_api(DSPY_JOBS_CONFIG="/dev/null")
+    body = {"program": "qa", "limits": {"max_cost_usd": 1}, "items": [item(0)]}
+    for said in (None, b'{"input_cost_per_1k": null, "output_cost_per_1k": null}'):
+        if said:
+            store.redis.hset(names.MODELS, "sandbox", said)
+        refused = api.post("/v1/batches", json=body)
+        assert (refused.status_code, refused.json()["errors"][0]["param"]) == (422, "limits.max_cost_usd")
+        assert "input_cost_per_1k and output_cost_per_1k of [models.sandbox]" in refused.json()["detail"]
+    store.redis.hset(names.MODELS, "sandbox", b'{"input_cost_per_1k": 0.1, "output_cost_per_1k": 0}')
+    assert api.post("/v1/batches", json=body).status_code == 202
+
+
 def test_every_job_of_a_batch_gets_a_message(api: httpx.Client, store: SyncStore, worker: PlayedWorker) -> None:
     """The messages in the queue name every job once, also for a batch larger than one step."""
     worker.appear()

@@ -49,7 +49,7 @@ def queued(store: SyncStore) -> int:
 
 def redis_key(route: str, key: str = "k-1") -> str:
     """Where a key is kept."""
-    return names.idempotency(hashlib.sha256(orjson.dumps(["", "POST", route, key])).hexdigest())
+    return names.idempotency(hashlib.sha256(orjson.dumps(["default", "POST", route, key])).hexdigest())
 
 
 def fingerprint(path: str, query: str, media: str, body: bytes) -> str:

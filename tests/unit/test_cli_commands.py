@@ -319,6 +319,39 @@ def test_a_batch_shows_what_the_cache_has_saved_and_why_it_waits() -> None:
     assert "b is paused: It has spent $2." in shown
 
 
+def test_costs_are_a_table_exact_to_the_nano_dollar_and_say_what_is_not_known() -> None:
+    """A row a group and a total; unknown costs are told on stderr; --json is what the service answered."""
+    asked: list[dict[str, str]] = []
+    row = {"model": "fast", "variant": None, "calls": 3, "cost_nanos": 1_000_000_001, "cost_usd": 1.000000001}
+    answer = {
+        "from": "2026-01-01", "to": "2026-01-31", "group_by": ["model", "variant"], "data": [row],
+        "total": {"calls": 3, "cost_nanos": 1_000_000_001, "unpriced_calls": 2}, "complete": False,
+    }  # fmt: skip
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(dict(request.url.params))
+        return httpx.Response(200, json=answer)
+
+    options = ("costs", "--from", "2026-01-01", "--to", "2026-01-31", "--by", "model,variant")
+    shown = run(handler, *options)
+    assert asked == [{"from": "2026-01-01", "to": "2026-01-31", "group_by": "model,variant"}]
+    assert shown.stdout.count("$1.000000001") == 2
+    assert "2 calls have no price" in shown.stderr
+    assert json.loads(run(handler, *options, "--json").stdout) == answer
+
+
+def test_budgets_say_what_is_left() -> None:
+    """A row a budget; --json is the service's own."""
+    whole = {"client": None, "period": "day", "limit_usd": None, "spent_usd": 0.000000001, "left_usd": None}
+    used = {"client": "acme", "period": "month", "limit_usd": 5.0, "spent_usd": 5.5, "left_usd": 0.0, "exhausted": True}
+    answer = {"data": [{**whole, "resets_at": "2026-01-06T00:00:00.000Z"}, used]}
+    table, document = (run(lambda _: httpx.Response(200, json=answer), "budgets", *form) for form in ((), ("--json",)))
+    first, second = table.stdout.splitlines()[1:]
+    assert first.split() == ["all", "day", "none", "$0.000000001", "2026-01-06"]
+    assert second.split() == ["acme", "month", "$5.00", "$5.50", "$0.00", "used", "up"]
+    assert json.loads(document.stdout)[1] == used
+
+
 @pytest.mark.parametrize("args", [("cancel", "job_1"), ("batch", "cancel", "batch_1")])
 def test_canceling_says_what_became_of_it(args: tuple[str, ...]) -> None:
     """The message names the job or batch; --json gives it whole."""
@@ -335,6 +368,18 @@ def test_a_batch_is_paused_and_resumed(change: str) -> None:
     result = run(service, "batch", change, "batch_1")
     assert (result.exit_code, "batch_1 is ended" in result.stderr) == (0, True)
     assert [(r.method, r.url.path) for r in service.requests] == [("POST", f"/v1/batches/batch_1/{change}")]
+
+
+def test_a_batch_is_submitted_and_resumed_under_limits() -> None:
+    """The options become the contract's limits."""
+    service = FakeService()
+    options = ("--max-cost", "2.5", "--max-error-rate", "0.25", "--min-items", "5")
+    run(service, "batch", "submit", "-", "--program", "qa", *options, input='{"question":"a"}\n')
+    assert dict(service.requests[0].url.params) == {
+        "program": "qa", "max_cost_usd": "2.5", "max_error_rate": "0.25", "min_items": "5",
+    }  # fmt: skip
+    assert run(service, "batch", "resume", "batch_1", "--max-cost", "5").exit_code == 0
+    assert service.bodies[1] == [{"limits": {"max_cost_usd": 5.0}}]
 
 
 def test_retrying_a_batch_prints_how_many_jobs_wait_again() -> None:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Any
 
 import httpx
@@ -27,6 +28,10 @@ PROGRAM = {"name": "qa", "version": "1", "model": "fast", "input_schema": {}, "o
 SCORE = {"object": "score", "job_id": "job_1", "name": "accuracy", "value": 0.9}
 VARIANT = {"name": "b", "weight": 1, "model": "fast", "jobs": 3, "scores": {"accuracy": {"n": 2, "mean": 0.5}}}
 QUEUE = {"name": "dspy.fast", "model": "fast", "queued": 3, "running": 1, "gate": {"open": True}, "workers": 2}
+COSTS = {
+    "from": "2026-01-01", "to": "2026-01-02", "group_by": ["day"], "data": [{"day": "2026-01-02", "cost_nanos": 5}],
+    "total": {"cost_nanos": 5}, "complete": True,
+}  # fmt: skip
 
 WITH_ID = ("submit", "get", "cancel", "retry", "batch", "cancel_batch", "pause_batch", "resume_batch")
 
@@ -74,6 +79,8 @@ def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
         ("queues", (), ("GET", "/v1/queues"), (200, {"data": [QUEUE]})),
         ("pause_queue", ("dj.m",), ("POST", "/v1/queues/dj.m/pause"), (200, QUEUE)),
         ("resume_queue", ("dj.m",), ("POST", "/v1/queues/dj.m/resume"), (200, QUEUE)),
+        ("costs", (), ("GET", "/costs?group_by=day"), (200, COSTS)),
+        ("budgets", (), ("GET", "/v1/budgets"), (200, {"data": [{"client": None, "period": "day"}]})),
         ("limits", (), ("GET", "/v1/limits"), (200, {"items_per_batch": 50000})),
         ("ready", (), ("GET", "/health/ready"), (200, {"status": "ready"})),
     ],
@@ -95,7 +102,21 @@ def test_each_call_has_its_address(
         assert read == expected[name]
     else:
         first = read[0] if isinstance(read, list) else read
-        assert first.model_dump(exclude_unset=True).keys() >= {"id" if name in WITH_ID else "name"}
+        about = {"costs": "complete", "budgets": "period"}.get(name, "id" if name in WITH_ID else "name")
+        assert first.model_dump(exclude_unset=True).keys() >= {about}
+
+
+def test_costs_are_asked_for_by_days_and_groups(call: Callable[..., Any]) -> None:
+    """Days may be dates or text; the answer's numbers are integers of nano-dollars too."""
+    asked: list[dict[str, str]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(dict(request.url.params))
+        return httpx.Response(200, json=COSTS)
+
+    costs = call(handler, "costs", first=date(2026, 1, 1), last="2026-01-02", group_by=["model", "client"])
+    assert asked == [{"from": "2026-01-01", "to": "2026-01-02", "group_by": "model,client"}]
+    assert (costs.first, costs.data[0].day, costs.total.cost_nanos) == (date(2026, 1, 1), date(2026, 1, 2), 5)
 
 
 def test_a_job_is_sent_whole(call: Callable[..., Any]) -> None:
@@ -141,7 +162,7 @@ def test_a_batch_is_streamed_as_ndjson(call: Callable[..., Any]) -> None:
 
 
 def test_nested_fields_of_a_batch_lie_flat_in_its_query(call: Callable[..., Any]) -> None:
-    """The cache's members become parameters of their own; those that are None are left out."""
+    """Members of cache and limits become parameters of their own; those that are None are left out."""
     sent: list[dict[str, str]] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -149,8 +170,21 @@ def test_nested_fields_of_a_batch_lie_flat_in_its_query(call: Callable[..., Any]
         return httpx.Response(202, json=BATCH)
 
     cache = {"mode": "refresh", "max_age_seconds": 60, "namespace": None}
-    call(handler, "submit_batch", "qa", [{"inputs": {}}], cache=cache)
-    assert sent == [{"program": "qa", "cache": "refresh", "cache_max_age_seconds": "60"}]
+    call(handler, "submit_batch", "qa", [{"inputs": {}}], cache=cache, limits={"max_cost_usd": 0.5})
+    assert sent == [{"program": "qa", "cache": "refresh", "cache_max_age_seconds": "60", "max_cost_usd": "0.5"}]
+
+
+def test_a_batch_is_resumed_under_other_limits(call: Callable[..., Any]) -> None:
+    """None takes a limit away, so it is sent; without limits there is no body."""
+    sent: list[bytes] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request.content)
+        return httpx.Response(200, json=BATCH)
+
+    call(handler, "resume_batch", "batch_1")
+    call(handler, "resume_batch", "batch_1", limits={"max_cost_usd": None, "min_items": 3})
+    assert (sent[0], json.loads(sent[1])) == (b"", {"limits": {"max_cost_usd": None, "min_items": 3}})
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, "\ud800"])

@@ -101,6 +101,13 @@ local function shown_gate(queue, now)
   return reason, ends
 end
 
+-- From here on a batch's error rate counts only what is to come: somebody who knows of its failures lets it go on.
+local function count_failures_anew(batch)
+  local b = redis.call('HMGET', batch_key(batch), 'limit_error_rate', 'failed', 'succeeded')
+  if not b[1] then return end
+  redis.call('HSET', batch_key(batch), 'rate_from_failed', b[2], 'rate_from_done', ms(b[2] + b[3]))
+end
+
 -- Move one job from one state to another in the sums of every count that knows it.
 local function bump_states(sums, queue, batch, from, to)
   for name, amount in pairs({[from] = -1, [to] = 1}) do

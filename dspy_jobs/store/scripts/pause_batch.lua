@@ -1,6 +1,8 @@
--- Pause a batch: no further job of it starts. Answers its status before, or 'missing'. ARGV: batch.
-local key = batch_key(ARGV[1])
+-- Pause a batch: no further job of it starts. Answers its status before, or 'missing'. ARGV: now, batch.
+local now, key = clock(ARGV[1]), batch_key(ARGV[2])
 local status = redis.call('HGET', key, 'status')
 if not status then return 'missing' end
-if status == 'in_progress' then redis.call('HSET', key, 'status', 'paused') end
+if status == 'in_progress' then
+  redis.call('HSET', key, 'status', 'paused', 'pause_reason', 'operator', 'paused_at', ms(now))
+end
 return status

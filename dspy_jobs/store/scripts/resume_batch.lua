@@ -1,9 +1,36 @@
--- Resume a batch and send its parked jobs, up to `limit` a call. Answers {status before or 'missing', parked left}.
--- ARGV: now, batch, template, chunk size, limit, '1' to resume or '0' to go on only with what is not paused.
+-- Resume a batch and send its parked jobs, up to `limit` a call. Answers {status before or 'missing', parked left}, or
+-- {'max_cost', least limit} where it was paused for its cost and would be again at once: then nothing is changed.
+-- ARGV: now, batch, template, chunk size, limit, '1' to resume or '0' to go on only with what is not paused,
+--       then pairs of a limit's field and its new value, '' for none.
 local now, key, size = clock(ARGV[1]), batch_key(ARGV[2]), tonumber(ARGV[4])
-local b = redis.call('HMGET', key, 'status', 'released', 'total')
+local b = redis.call('HMGET', key, 'status', 'released', 'total', 'pause_reason', 'limit_cost')
+
+-- The least limit under which it may go on: beyond what is spent, with room for what runs and one job more at the mean
+-- cost of those that have run, as hold_to_limits reckons.
+local function least_limit()
+  local n = {}
+  for i, value in ipairs(redis.call('HMGET', key, 'cost', 'running', 'succeeded', 'failed', 'cached')) do
+    n[i] = tonumber(value or '0')
+  end
+  local ran = n[3] + n[4] - n[5]
+  return math.max(n[1] + 1, math.ceil(n[1] + (ran > 0 and (n[2] + 1) * n[1] / ran or 0)))
+end
+
 if not b[1] then return {'missing', 0} end
-if b[1] == 'paused' and ARGV[6] == '1' then redis.call('HSET', key, 'status', 'in_progress') end
+if ARGV[6] == '1' and (b[1] == 'paused' or b[1] == 'in_progress') then
+  local change = {limit_cost = b[5] or ''}
+  for i = 7, #ARGV, 2 do change[ARGV[i]] = ARGV[i + 1] end
+  local limit = tonumber(change.limit_cost)
+  if b[1] == 'paused' and b[4] == 'max_cost' and limit and limit < least_limit() then return {'max_cost', least_limit()} end
+  for field, value in pairs(change) do
+    if value == '' then redis.call('HDEL', key, field) else redis.call('HSET', key, field, value) end
+  end
+  if b[1] == 'paused' then
+    redis.call('HSET', key, 'status', 'in_progress')
+    redis.call('HDEL', key, 'pause_reason', 'paused_at')
+    if b[4] == 'max_error_rate' then count_failures_anew(ARGV[2]) end
+  end
+end
 if redis.call('HGET', key, 'status') == 'in_progress' then
   local groups = {} -- a job that fell back to another model waits in another queue than its batch
   for _, id in ipairs(redis.call('LPOP', key .. ':parked', ARGV[5]) or {}) do

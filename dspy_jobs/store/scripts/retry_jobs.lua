@@ -22,6 +22,7 @@ for i = 5, #ARGV do
     for _, part in ipairs({'', ':request', ':attempts', ':journal'}) do redis.call('PERSIST', key .. part) end
     recount(f.queue, f.batch, f.status, 'queued')
     if b then
+      count_failures_anew(f.batch)
       if b[1] == 'ended' then
         redis.call('HSET', batch_key(f.batch), 'status', 'in_progress')
         redis.call('HDEL', batch_key(f.batch), 'ended_at', 'ended_reason')
