@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
-
-import orjson
 
 from api.admission import refusal
+from api.prices import prices_of
 from api.resources import Resources
-from dspy_jobs import money, names
+from dspy_jobs import money
 from dspy_jobs.settings import Settings
 from dspy_jobs.store.operations import BatchLimits, LimitChange
 from dspy_jobs.submissions import DEFAULT_MIN_ITEMS
@@ -52,7 +50,7 @@ async def change_of(resources: Resources, given: Given | None, models: Sequence[
 
 async def _check_prices(resources: Resources, models: Sequence[str]) -> None:
     reachable = _with_fallbacks(resources.settings, models)
-    unknown = [alias for alias in reachable if not await _priced(resources, alias)]
+    unknown = [alias for alias in reachable if not await prices_of(resources, alias)]
     if unknown:
         name = unknown[0]
         detail = (
@@ -73,13 +71,3 @@ def _with_fallbacks(settings: Settings, models: Sequence[str]) -> list[str]:
             found.append(alias)
             waiting += settings.models[alias].fallbacks if alias in settings.models else []
     return found
-
-
-async def _priced(resources: Resources, alias: str) -> bool:
-    """Whether the configuration has the model's price, or a worker found it in DSPy's table."""
-    configured = resources.settings.models.get(alias)
-    if configured and configured.input_cost_per_1k is not None:
-        return True
-    said = cast("bytes | None", await resources.store.redis.hget(names.MODELS, alias))
-    prices = orjson.loads(said) if said else {}
-    return prices.get("input_cost_per_1k") is not None and prices.get("output_cost_per_1k") is not None

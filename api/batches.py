@@ -9,39 +9,18 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
-import orjson
 from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.admission import (
-    check_times,
-    encode,
-    find_program,
-    read_submission,
-    refusal,
-    shared_record,
-)
+from api import estimates
+from api.admission import encode, read_submission, shared_record
 from api.answers import document, json_answer, tagged_answer
+from api.batch_body import check_batch, is_dry_run, read_batch_body
 from api.batch_limits import change_of, limits_of
-from api.batch_query import PARAMETERS, nested
 from api.idempotency import reservation_of
-from api.lines import LineSplitter
-from api.reading import (
-    JSON,
-    NDJSON,
-    bad_cursor,
-    choice,
-    chunks,
-    content_type,
-    optional_json_body,
-    page_size,
-    parse_object,
-    query,
-    wait_seconds,
-)
+from api.reading import bad_cursor, choice, optional_json_body, page_size, query, wait_seconds
 from api.resources import Resources, resources_of
-from api.routing import Routing, client_of
 from api.uploads import Upload
 from dspy_jobs import chores, money, names
 from dspy_jobs.ids import is_batch_id, new_batch_id
@@ -49,34 +28,28 @@ from dspy_jobs.problems import fail
 from dspy_jobs.states import BatchStatus, PauseReason
 from dspy_jobs.store.operations import BatchHead, Lifetimes, cancel_batch, pause_batch, read_batch, resume_batch
 from dspy_jobs.store.records import StoredBatch
-from dspy_jobs.submissions import BatchSubmission, Resumption
+from dspy_jobs.submissions import Resumption
 from dspy_jobs.views import batch_view
 
 #: Seconds a change of a large batch is waited for; then it goes on beside the requests.
 _PATIENCE_SECONDS = 1.0
 
-#: Items checked before other requests get their turn.
-_BREATH = 500
-
 STATUSES = tuple(status.value for status in BatchStatus)
-#: The batch's own fields, which an NDJSON upload gives as query parameters.
-FIELDS = tuple(PARAMETERS)
-_TEXTS = ("program", "model", "variant", "priority", "request_id", "cache", "cache_namespace")
 
 
 # ---- submit ----------------------------------------------------------------------------------------------------
 
 
 async def post_batch(request: Request) -> Response:
-    """Submit a batch, as JSON or as a stream of lines."""
+    """Submit a batch, as JSON or as a stream of lines; with `dry_run=true` only say what it would come to."""
+    if is_dry_run(request):
+        return await estimates.estimate_batch(request)
     resources = resources_of(request)
     reservation = reservation_of(request)
     if reservation and reservation.exists:
         batch_id = reservation.id
-    elif content_type(request, (JSON, NDJSON)) == NDJSON:
-        batch_id = await _from_lines(request, resources)
     else:
-        batch_id = await _from_json(request, resources)
+        batch_id = await _upload(request, resources)
     batch = await find_batch(resources, batch_id)
     seconds = wait_seconds(request, resources.settings.limits.wait_seconds)
     if seconds:
@@ -85,52 +58,12 @@ async def post_batch(request: Request) -> Response:
     return json_answer(_view(batch), 202, headers)
 
 
-async def _from_lines(request: Request, resources: Resources) -> str:
-    limits = resources.settings.limits
-    given = query(request, FIELDS)
-    content = nested({name: _value(name, text) for name, text in given.items()})
-    upload, record = await _begin(request, resources, content)
-    splitter = LineSplitter(limits.item_bytes)
-    try:
-        async for chunk in chunks(request, limits.batch_bytes, "A batch"):
-            for number, line in splitter.feed(chunk):
-                upload.read_line(number, line)
-                await upload.stage_full()
-        for number, line in splitter.finish():
-            upload.read_line(number, line)
-        await upload.commit(record)
-    except BaseException:
-        await _discard(resources, upload)
-        raise
-    return await _release(resources, upload)
-
-
-def _value(name: str, text: str) -> Any:
-    """A batch's field as the query gives it: words as they are, everything else as JSON."""
-    if name in _TEXTS:
-        return text
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        mistake = {"param": name, "code": "invalid_parameter", "detail": "must be given as JSON"}
-        raise refusal("invalid_parameter", [mistake]) from None
-
-
-async def _from_json(request: Request, resources: Resources) -> str:
-    limit = resources.settings.limits.batch_bytes
-    query(request, ())
-    content = parse_object(b"".join([chunk async for chunk in chunks(request, limit, "A batch")]))
-    items = content.pop("items", None)
-    if type(items) is not list:
-        mistake = {"param": "items", "code": "invalid_request_body", "detail": "must be a list of items"}
-        raise refusal("invalid_request_body", [mistake])
+async def _upload(request: Request, resources: Resources) -> str:
+    content, items = await read_batch_body(request, resources.settings.limits)
     upload, record = await _begin(request, resources, content)
     try:
-        for number, item in enumerate(items, 1):
-            upload.read_item(number, item)
+        async for _ in items(upload.items):
             await upload.stage_full()
-            if number % _BREATH == 0:
-                await asyncio.sleep(0)
         await upload.commit(record)
     except BaseException:
         await _discard(resources, upload)
@@ -141,13 +74,8 @@ async def _from_json(request: Request, resources: Resources) -> str:
 async def _begin(request: Request, resources: Resources, content: dict[str, Any]) -> tuple[Upload, bytes]:
     """Check what all items share."""
     settings, reservation = resources.settings, reservation_of(request)
-    submission = read_submission(BatchSubmission, content)
-    check_times(settings, submission)
-    if submission.program is None:
-        detail = "is missing: the name of a program, see GET /v1/programs"
-        raise refusal("invalid_request_body", [{"param": "program", "code": "invalid_request_body", "detail": detail}])
-    program = await find_program(resources, submission.program)
-    routing = Routing.of(settings, program, submission, client_of(request, settings))
+    submission, routing = await check_batch(request, resources, content)
+    program = routing.program
     head = BatchHead(
         id=reservation.id if reservation else new_batch_id(),
         queue=names.queue(routing.default_model),

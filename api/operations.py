@@ -66,6 +66,7 @@ _NONE_MATCH = _parameter("If-None-Match", "header", "An `ETag`; 304 while nothin
 _JOB_ID = _parameter("job_id", "path", "The job's id.")
 _BATCH_ID = _parameter("batch_id", "path", "The batch's id.")
 _QUEUE_NAME = _parameter("name", "path", "The queue's name, as `GET /v1/queues` has it.")
+_DRY_RUN = _query("dry_run", "`true` only estimates the batch.", type="boolean", default=False)
 _LIMIT = _query("limit", "Most entries in the answer.", type="integer", minimum=1, maximum=LARGEST_PAGE, default=20)
 _AFTER = _query("after", "`next` of the page before.")
 
@@ -155,8 +156,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         (*_SUBMIT, *_JOB_FAILURES), (_PREFER, _TRACE), _JOB_BODY,
     ),
     ("POST", "/v1/batches"): Operation(
-        "submit_batch", "batches", "Submit a batch", {202: Answer("Accepted.", "Batch", samples.BATCH, _ACCEPTED)},
-        _SUBMIT, (*_batch_fields(), _PREFER, _TRACE), _BATCH_BODY,
+        "submit_batch", "batches", "Submit a batch, or estimate it",
+        {
+            200: Answer("With `dry_run=true`: what it would come to.", "BatchEstimate", samples.ESTIMATE),
+            202: Answer("Accepted.", "Batch", samples.BATCH, _ACCEPTED),
+        },
+        _SUBMIT, (*_batch_fields(), _DRY_RUN, _PREFER, _TRACE), _BATCH_BODY,
     ),
     ("GET", "/v1/batches"): Operation(
         "list_batches", "batches", "List batches, newest first", {200: Answer("A page.", "BatchList", samples.BATCHES)},

@@ -14,6 +14,7 @@ from api import housekeeping
 from api.capacity import Capacity
 from api.catalogue import Catalogue
 from api.job_reader import JobReader
+from api.stored_answers import StoredAnswers
 from api.waiting_room import WaitingRoom
 from dspy_jobs.redis_url import redis_url
 from dspy_jobs.settings import Settings
@@ -30,6 +31,7 @@ class Resources:
     capacity: Capacity
     jobs: JobReader
     room: WaitingRoom
+    answers: StoredAnswers
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -47,7 +49,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     store = AsyncStore(connect_async(url))
     catalogue = Catalogue(store)
     room = WaitingRoom(connect_async(url), catalogue.expire)
-    resources = Resources(settings, store, catalogue, Capacity(store), JobReader(store), room)
+    resources = Resources(settings, store, catalogue, Capacity(store), JobReader(store), room, StoredAnswers(settings))
     resources.start(room.listen())
     resources.start(housekeeping.keep_house(store, settings))
     try:
@@ -58,6 +60,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             task.cancel()
         await asyncio.gather(*resources.tasks, return_exceptions=True)
         await store.close()
+        await resources.answers.close()
         await room.disconnect()
 
 

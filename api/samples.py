@@ -104,6 +104,19 @@ PAUSED_BATCH = _batch(status="paused", pause_reason="operator", paused_at=_NOW +
 CANCELING_BATCH = _batch(status="canceling")
 BATCHES = {"data": [BATCH], "has_more": False, "next": None}
 
+ESTIMATE = {
+    "object": "batch_estimate", "program": "qa", "model": "fast", "valid": 9_998, "invalid": 2, "cached": 4_000,
+    "repeated": 998, "est_input_tokens": 600_000, "est_output_tokens": 45_000,
+    "est_cost_usd": {"low": 0.0702, "high": 0.0858}, "est_seconds": 47.5, "error_count": 2,
+    "errors": [
+        {"line": 17, "custom_id": "row-17", "param": "inputs.question", "code": "invalid_input",
+         "detail": '"question" is a required property'},
+        {"line": 18, "custom_id": None, "param": None, "code": "invalid_request_body",
+         "detail": "an item must be a JSON object with `inputs`"},
+    ],
+    "notes": [],
+}  # fmt: skip
+
 PROGRAM: dict[str, Any] = {
     "object": "program", "name": "qa", "version": "3f9a1c", "model": "fast", "description": "Answers a question.",
     "versions": {"v1": "3f9a1c", "v2": "a41b07"},

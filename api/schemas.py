@@ -249,6 +249,34 @@ class BatchList(_Answer):
     next: str | None = Field(description="`after` of the next page.")
 
 
+class CostRange(_Answer):
+    """US dollars; null where a price is not known."""
+
+    low: float | None
+    high: float | None
+
+
+class BatchEstimate(_Answer):
+    """What a batch would come to."""
+
+    object: Literal["batch_estimate"]
+    program: str
+    model: str
+    valid: int = Field(description="Items that are right.")
+    invalid: int = Field(description="Items and lines with a mistake; a batch with one is refused.")
+    cached: int | None = Field(description="Right items with a stored answer; null where the cache could not be asked.")
+    repeated: int = Field(description="Right items equal to an earlier one, whose run they will share.")
+    est_input_tokens: int = Field(description="Of the jobs that would run; so are the other estimates.")
+    est_output_tokens: int
+    est_cost_usd: CostRange
+    est_seconds: float | None = Field(
+        description="With the present workers, after the jobs queued before; null where it cannot be told."
+    )
+    error_count: int = Field(description="All mistakes.")
+    errors: list[Mistake] = Field(description="The first 100 mistakes, by line.")
+    notes: list[str] = Field(description="What the numbers rest on where that is little.")
+
+
 class Requeued(_Answer):
     """How many jobs were queued again."""
 

@@ -26,6 +26,8 @@ from unicodedata import is_normalized, normalize
 
 import orjson
 
+from dspy_jobs.settings import ModelSettings
+
 #: Changes whenever the same question gets another key than before.
 _FORMAT = 1
 
@@ -64,6 +66,16 @@ class KeySubject:
         given = {name: value for name, value in self.parameters.items() if value is not None}
         parts = (self.program_version, self.variant, self.model, self.model_id, self.base_url, self.namespace, given)
         return canonical([_FORMAT, *parts])[:-1] + b","
+
+
+def subject_of(
+    model: str, settings: ModelSettings, version: str, variant: str, namespace: str, *parameters: Mapping[str, Any]
+) -> KeySubject:
+    """The subject of jobs of an arm on a model; `parameters` go over the model's, later ones over earlier ones."""
+    merged: dict[str, Any] = dict(settings.parameters)
+    for layer in parameters:
+        merged |= layer
+    return KeySubject(version, model, settings.model, settings.base_url, variant, namespace, merged)
 
 
 def cache_key(subject: KeySubject, inputs: Mapping[str, Any], input_schema: Mapping[str, Any]) -> str:

@@ -178,6 +178,33 @@ class Batch(_Read):
         return self.status is BatchStatus.ENDED
 
 
+class CostRange(_Read):
+    """US dollars; `None` where a price is not known."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+class BatchEstimate(_Read):
+    """What a batch would come to. Estimates are of the jobs that would run: neither `cached` nor `repeated`."""
+
+    program: str | None = None
+    model: str | None = None
+    valid: int
+    invalid: int
+    cached: int | None = None
+    """`None` where the cache could not be asked."""
+    repeated: int = 0
+    est_input_tokens: int | None = None
+    est_output_tokens: int | None = None
+    est_cost_usd: CostRange = CostRange()
+    est_seconds: float | None = None
+    error_count: int = 0
+    errors: list[dict[str, Any]] = Field(default_factory=list)
+    """The first mistakes: `line`, `custom_id`, `param`, `code`, `detail`."""
+    notes: list[str] = Field(default_factory=list)
+
+
 class ResultPage(_Read):
     """A stretch of a batch's results."""
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dspy_jobs import outcomes
 from dspy_jobs.cache_entry import CacheEntry
-from dspy_jobs.cache_key import KeySubject, cache_key
+from dspy_jobs.cache_key import KeySubject, cache_key, subject_of
 from dspy_jobs.outcomes import Attempt, Reused
 from dspy_jobs.settings import Settings
 from dspy_jobs.store.flights import Answered
@@ -80,15 +80,8 @@ class Reuse:
         subject = self._subjects.get(known)
         if subject is None:
             model = self._settings.models[taken.model]
-            subject = KeySubject(
-                program_version=arm.version,
-                model=taken.model,
-                model_id=model.model,
-                base_url=model.base_url,
-                variant=taken.variant,
-                namespace=namespace,
-                parameters={**model.parameters, **arm.parameters, **parameters},
-            )
+            layers = (arm.parameters, parameters)
+            subject = subject_of(taken.model, model, arm.version, taken.variant, namespace, *layers)
             self._subjects[known] = subject
         return subject
 

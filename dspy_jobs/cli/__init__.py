@@ -10,6 +10,7 @@ from dspy_jobs import __version__
 from dspy_jobs.cli import batches, config, jobs, programs, queues, variants
 from dspy_jobs.cli.connection import remember
 from dspy_jobs.cli.costs import budgets, costs
+from dspy_jobs.cli.estimates import estimate
 from dspy_jobs.cli.exit_codes import listing
 from dspy_jobs.cli.failures import FailuresAsExitCodes
 
@@ -61,6 +62,7 @@ for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, costs, budgets):
     app.command()(command)
 app.add_typer(programs.app, name="programs")
 app.add_typer(variants.app, name="variants")
+batches.app.command()(estimate)
 app.add_typer(batches.app, name="batch")
 app.add_typer(queues.app, name="queue")
 app.add_typer(config.app, name="config")

@@ -86,7 +86,7 @@ def submit(
     """
     cache = cache_fields(no_cache, refresh, cache_only, max_age, namespace)
     check_writable(output)
-    with _opened_input(file) as source:
+    with opened_input(file) as source:
         groups = by_program(read_items(source, file, program))
     with connect(ctx) as client:
         options = {
@@ -175,7 +175,12 @@ def retry(ctx: typer.Context, batch_id: BatchId, status: RetryStatus = None, wai
 
 
 @contextmanager
-def _opened_input(file: str) -> Iterator[BinaryIO]:
+def opened_input(file: str) -> Iterator[BinaryIO]:
+    """The file of a batch, or stdin for `-`.
+
+    Raises:
+        InputMistake: it cannot be read.
+    """
     if file == "-":
         yield sys.stdin.buffer
         return
@@ -205,11 +210,11 @@ def _submit_one(client: Client, program: str, items: list[Item], options: dict[s
     try:
         return client.submit_batch(program, (item.fields for item in items), **options)
     except ApiError as error:
-        mistakes = [_at_line_of_file(mistake, items) for mistake in error.problem.errors or []]
+        mistakes = [at_line_of_file(mistake, items) for mistake in error.problem.errors or []]
         raise ApiError(error.problem.model_copy(update={"errors": mistakes})) from None
 
 
-def _at_line_of_file(mistake: dict[str, Any], items: list[Item]) -> dict[str, Any]:
+def at_line_of_file(mistake: dict[str, Any], items: list[Item]) -> dict[str, Any]:
     """The service counts the items it got; people count the lines of their file."""
     line = mistake.get("line")
     if not isinstance(line, int) or not 0 < line <= len(items):

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dspy_jobs.models import Batch, Budget, Costs, Gate, Job, Program, Queue, Usage
+from dspy_jobs.models import Batch, BatchEstimate, Budget, CostRange, Costs, Gate, Job, Program, Queue, Usage
 from dspy_jobs.money import format_dollars, nanos
 from dspy_jobs.states import JobStatus
 
@@ -71,6 +71,23 @@ def print_batches(batches: Iterable[Batch]) -> None:
     for batch in batches:
         if batch.pause:
             Console(soft_wrap=True).print(text(f"{batch.id} is paused: {batch.pause.detail}"))
+
+
+def print_estimates(estimates: Iterable[BatchEstimate]) -> None:
+    """What batches would come to, one a row."""
+    counts = ("valid", "invalid", "cached", "repeated")
+    rows = [
+        (
+            found.program or "(bad lines)",
+            found.model,
+            *(_known(getattr(found, name)) for name in counts),
+            f"{_known(found.est_input_tokens)} in, {_known(found.est_output_tokens)} out",
+            _range(found.est_cost_usd),
+            "unknown" if found.est_seconds is None else f"{found.est_seconds:.1f} s",
+        )
+        for found in estimates
+    ]
+    _print_table(("program", "model", *counts, "tokens", "cost", "time"), rows)
 
 
 def print_programs(programs: Iterable[Program]) -> None:
@@ -230,6 +247,16 @@ def _tokens(usage: Usage | None) -> str:
     if usage is None or usage.input_tokens is None or usage.output_tokens is None:
         return ""
     return f"{usage.input_tokens} in, {usage.output_tokens} out"
+
+
+def _known(number: int | None) -> str:
+    return "unknown" if number is None else str(number)
+
+
+def _range(cost: CostRange) -> str:
+    if cost.low is None or cost.high is None:
+        return "unknown"
+    return _cost(cost.low) if cost.low == cost.high else f"{_cost(cost.low)} to {_cost(cost.high)}"
 
 
 def _cost(dollars: float | None) -> str:

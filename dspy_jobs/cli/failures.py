@@ -64,11 +64,11 @@ def _text(error: Exception) -> str:
 
     if not isinstance(error, ApiError) or not error.problem.errors:
         return str(error)
-    return f"{error}\n{first_lines([_one(mistake) for mistake in error.problem.errors])}"
+    return f"{error}\n{first_lines([spell_out(mistake) for mistake in error.problem.errors])}"
 
 
-def _one(mistake: dict[str, Any]) -> str:
-    """One entry of a problem's `errors`."""
+def spell_out(mistake: dict[str, Any]) -> str:
+    """One mistake of a request, as `errors` have it."""
     place = [f"line {mistake['line']}"] if mistake.get("line") else []
     place += [str(mistake[name]) for name in ("custom_id", "param") if mistake.get(name)]
     return f"{', '.join(place)}: {mistake.get('detail') or mistake.get('code')}"

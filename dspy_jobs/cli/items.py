@@ -42,19 +42,31 @@ def read_items(file: BinaryIO, name: str, program: str | None) -> list[Item]:
     Raises:
         InputMistake: every bad line, by number, or that there is no item.
     """
+    items, wrong = sort_lines(file, name, program)
+    if bad := [f"line {entry.line}: {entry.reason}" for entry in wrong]:
+        raise InputMistake(f"{name}: {len(bad)} bad line(s), nothing was sent:\n{first_lines(bad)}")
+    return items
+
+
+def sort_lines(file: BinaryIO, name: str, program: str | None) -> tuple[list[Item], list[BadLine]]:
+    """The items of an open file, and the lines that are none. `name` and `program` as for `read_items`.
+
+    Raises:
+        InputMistake: there is neither, or nothing says which program runs the lines.
+    """
     if name.lower().endswith(".csv"):
         if program is None:
             raise InputMistake(f"{name}: a CSV file does not say which program to run; add --program")
         found = list(_csv_items(file, program))
     else:
         found = list(_jsonl_items(file, program))
-    items = [entry for entry in found if isinstance(entry, Item)]
-    wrong = [*(entry for entry in found if isinstance(entry, BadLine)), *_repeated(items)]
-    if bad := [f"line {entry.line}: {entry.reason}" for entry in sorted(wrong, key=lambda entry: entry.line)]:
-        raise InputMistake(f"{name}: {len(bad)} bad line(s), nothing was sent:\n{first_lines(bad)}")
     if not found:
         raise InputMistake(f"{name}: there are no items in it")
-    return items
+    items = [entry for entry in found if isinstance(entry, Item)]
+    wrong = [*(entry for entry in found if isinstance(entry, BadLine)), *_repeated(items)]
+    lines = {entry.line for entry in wrong}
+    right = [item for item in items if item.line not in lines]
+    return right, sorted(wrong, key=lambda entry: entry.line)
 
 
 def by_program(items: Iterable[Item]) -> dict[str, list[Item]]:

@@ -52,6 +52,7 @@ class AsyncClient:
     score = _awaited(operations.score)
     predict = _awaited(operations.predict)
     submit_batch = _awaited(operations.submit_batch)
+    estimate_batch = _awaited(operations.estimate_batch)
     batch = _awaited(operations.batch)
     wait_batch = _awaited(operations.wait_batch)
     cancel_batch = _awaited(operations.cancel_batch)

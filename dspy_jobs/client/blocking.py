@@ -54,6 +54,7 @@ class Client:
     score = _blocking(operations.score)
     predict = _blocking(operations.predict)
     submit_batch = _blocking(operations.submit_batch)
+    estimate_batch = _blocking(operations.estimate_batch)
     batch = _blocking(operations.batch)
     wait_batch = _blocking(operations.wait_batch)
     cancel_batch = _blocking(operations.cancel_batch)

@@ -30,13 +30,15 @@ class Call(Generic[T]):
     """Seconds the service is asked to hold the line."""
     key: str | None = None
     """The `Idempotency-Key`, by which the service knows a repeat."""
+    changes_nothing: bool = False
+    """Whether it only asks, though it is a POST."""
     also: tuple[int, ...] = ()
     """Statuses beside 2xx that are an answer, not an error."""
 
     @property
     def repeatable(self) -> bool:
         """Whether sending it twice does no more than sending it once."""
-        return self.method == "GET" or self.key is not None
+        return self.method == "GET" or self.key is not None or self.changes_nothing
 
 
 def answer(call: Call[T], response: httpx.Response) -> T:

@@ -17,7 +17,7 @@ from dspy_jobs.client.body import Body
 from dspy_jobs.client.call import Call, T
 from dspy_jobs.client.errors import InvalidArgument
 from dspy_jobs.client.flow import Flow, Session, answered, asked_pause, finished
-from dspy_jobs.models import Batch, Budget, Costs, Job, Program, Queue, ResultPage, Score, VariantReport
+from dspy_jobs.models import Batch, BatchEstimate, Budget, Costs, Job, Program, Queue, ResultPage, Score, VariantReport
 from dspy_jobs.names import IDEMPOTENCY_KEY
 
 #: Results asked for at once: few enough to hold, many enough that a request's cost does not count.
@@ -137,6 +137,23 @@ def submit_batch(
     key = _key(idempotency_key)
     with Body(items) as body:
         return (yield from answered(session, Call("POST", "/v1/batches", _batch, params=params, body=body, key=key)))
+
+
+def estimate_batch(
+    session: Session, /, program: str, items: Iterable[Mapping[str, Any]], **options: Any
+) -> Flow[BatchEstimate]:
+    """What a batch would come to: valid and invalid items, tokens, cost, time. Nothing is queued.
+
+    Items and options as for `submit_batch`. Invalid items are no error: they are counted and named.
+
+    Raises:
+        ApiError: what all items share is wrong.
+        InvalidArgument: an item cannot be written as JSON.
+    """
+    params = _flat({"program": program, **options}) | {"dry_run": "true"}
+    with Body(items) as body:
+        call = Call("POST", "/v1/batches", _estimate, params=params, body=body, changes_nothing=True)
+        return (yield from answered(session, call))
 
 
 def batch(session: Session, /, batch_id: str) -> Flow[Batch]:
@@ -281,6 +298,10 @@ def _batch(response: httpx.Response) -> Batch:
 
 def _score(response: httpx.Response) -> Score:
     return Score.model_validate_json(response.content)
+
+
+def _estimate(response: httpx.Response) -> BatchEstimate:
+    return BatchEstimate.model_validate_json(response.content)
 
 
 def _queue(response: httpx.Response) -> Queue:

@@ -174,6 +174,27 @@ def test_nested_fields_of_a_batch_lie_flat_in_its_query(call: Callable[..., Any]
     assert sent == [{"program": "qa", "cache": "refresh", "cache_max_age_seconds": "60", "max_cost_usd": "0.5"}]
 
 
+def test_an_estimate_only_asks(call: Callable[..., Any]) -> None:
+    """It is sent as a batch is, but without a key, and again where the line broke, for it changes nothing."""
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        request.read()
+        seen.append(request)
+        if len(seen) == 1:
+            raise httpx.ReadError("the line broke")
+        answer = {"valid": 1, "invalid": 0, "cached": None, "est_cost_usd": {"low": 0.1, "high": None}, "new": 1}
+        return httpx.Response(200, json=answer)
+
+    found = call(handler, "estimate_batch", "qa", [{"inputs": {}}], model="fast", cache={"namespace": "n"})
+    assert [dict(request.url.params) for request in seen] == [
+        {"program": "qa", "model": "fast", "cache_namespace": "n", "dry_run": "true"}
+    ] * 2
+    assert [request.content for request in seen] == [b'{"inputs":{}}\n'] * 2
+    assert not any("idempotency-key" in request.headers for request in seen)
+    assert (found.valid, found.cached, found.est_cost_usd.low, found.est_cost_usd.high) == (1, None, 0.1, None)
+
+
 def test_a_batch_is_resumed_under_other_limits(call: Callable[..., Any]) -> None:
     """None takes a limit away, so it is sent; without limits there is no body."""
     sent: list[bytes] = []

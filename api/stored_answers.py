@@ -1,0 +1,44 @@
+"""Which answers the cache holds, asked from the event loop and for no longer than the cache's timeout."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import redis.asyncio
+import structlog
+from redis.exceptions import RedisError
+
+from dspy_jobs import names
+from dspy_jobs.redis_url import cache_url
+from dspy_jobs.settings import Settings
+from dspy_jobs.store import connect_async
+
+_log = structlog.get_logger("api")
+
+
+class StoredAnswers:
+    """The cache's Redis as the API uses it: it reads no answer, only whether it is there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._seconds = settings.cache.timeout_seconds
+        self._lifetime = settings.cache.redis_seconds
+        self._redis: redis.asyncio.Redis = connect_async(cache_url(settings), self._seconds)
+
+    async def find(self, keys: Sequence[str], max_age_seconds: float | None) -> set[str] | None:
+        """Those of the keys with an answer that is no older; None if the cache cannot be asked."""
+        try:
+            async with asyncio.timeout(self._seconds), self._redis.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.pttl(names.cache_entry(key))
+                left = await pipe.execute()
+        except (RedisError, OSError, TimeoutError) as error:
+            _log.warning("cache_unavailable", error=str(error) or type(error).__name__)
+            return None
+        # An answer is given its whole life when it is made: what is left of it tells its age.
+        least = 0 if max_age_seconds is None else (self._lifetime - max_age_seconds) * 1000
+        return {key for key, ms in zip(keys, left, strict=True) if ms > max(0, least)}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
