@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ class Reuse:
         self._settings = settings
         self._programs = programs
         self._subjects: LRUCache[tuple[Any, ...], KeySubject] = LRUCache(_SUBJECTS)
+        self._lock = threading.Lock()
 
     def wish(self, taken: Taken, request: Mapping[str, Any]) -> Wish | None:
         """What a job asks for; None if it asks not to share, or its program must not, or its inputs have no key."""
@@ -77,12 +79,12 @@ class Reuse:
 
     def _subject(self, taken: Taken, arm: Arm, namespace: str, parameters: Mapping[str, Any]) -> KeySubject:
         known = (taken.program, taken.variant, taken.model, namespace, orjson.dumps(parameters) if parameters else b"")
-        subject = self._subjects.get(known)
-        if subject is None:
-            model = self._settings.models[taken.model]
-            layers = (arm.parameters, parameters)
-            subject = subject_of(taken.model, model, arm.version, taken.variant, namespace, *layers)
-            self._subjects[known] = subject
+        with self._lock:
+            subject = self._subjects.get(known)
+            if subject is None:
+                model, layers = self._settings.models[taken.model], (arm.parameters, parameters)
+                subject = subject_of(taken.model, model, arm.version, taken.variant, namespace, *layers)
+                self._subjects[known] = subject
         return subject
 
     def answered(self, job: Job, entry: CacheEntry, how: str) -> Answered | None:

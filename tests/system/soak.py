@@ -20,11 +20,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 import httpx
+import redis
 from redis.exceptions import RedisError
 
+from dspy_jobs import names
+from dspy_jobs.costs import Costs
 from dspy_jobs.settings import load_settings
 from dspy_jobs.store import SyncStore, connect
 from dspy_jobs.waiting import wait_until
@@ -45,6 +49,8 @@ max_worker_losses = 100
 [models.sandbox]
 model = "openai/sandbox;fail=500:0.03,429:0.02;retry_after=1;latency=LATENCY"
 base_url = "SANDBOX/v1"
+input_cost_per_1k = 0.0001
+output_cost_per_1k = 0.0004
 [programs.qa]
 signature = "question -> answer"
 """
@@ -64,6 +70,14 @@ class Report:
     calls_answered: int = 0
     calls_paid_twice: int = 0
     """Answered calls whose prompt had been answered before."""
+    paid_nanos: int = 0
+    """Nano-dollars of all answered calls, by the model server's ledger."""
+    paid_twice_nanos: int = 0
+    """Nano-dollars of the calls paid twice: the first answer of each died with the worker that asked for it."""
+    booked_nanos: int = 0
+    """Nano-dollars in the books: must be what was paid, but for what nobody lived to hear of."""
+    attempts_lost: int = 0
+    """Attempts of which the books say that they may have cost more."""
     in_flight_at_kills: int = 0
     """Jobs that ran at the moment their worker was killed: the bound of what may be paid twice."""
     workers_killed: int = 0
@@ -184,7 +198,25 @@ class Soak:
         report.published_twice = self._fleet.results(self._batch) - len(jobs)
         ledger = httpx.get(f"{self._fleet.sandbox}/ledger", timeout=30).json()["total"]
         report.calls_answered, report.calls_paid_twice = ledger["completions"], ledger["duplicate_prompts"]
+        report.paid_nanos = _nanos(ledger["prompt_tokens"], ledger["completion_tokens"])
+        report.paid_twice_nanos = _nanos(ledger["duplicate_prompt_tokens"], ledger["duplicate_completion_tokens"])
+        books = self._books()
+        report.booked_nanos, report.attempts_lost = books["cost_nanos"], books["lost_attempts"]
         return report
+
+    def _books(self) -> dict[str, int]:
+        costs = Costs(())
+        for key in self._redis_client().scan_iter(names.costs("*")):
+            costs.add(date.today(), self._redis_client().hgetall(key))  # noqa: DTZ011  # not told apart by day
+        return costs.total()
+
+    def _redis_client(self) -> redis.Redis:
+        return self._fleet.store.redis
+
+
+def _nanos(prompt_tokens: int, completion_tokens: int) -> int:
+    """What tokens cost by the prices of `CONFIG`."""
+    return 100 * prompt_tokens + 400 * completion_tokens
 
 
 @contextmanager
@@ -232,6 +264,7 @@ def main() -> int:
     report = soak(options.jobs, options.seconds, faults, options.latency)
     print(json.dumps(asdict(report), indent=2))
     broken = report.lost or report.published_twice or report.wrong_counts
+    broken = broken or report.booked_nanos != report.paid_nanos - report.paid_twice_nanos
     return int(bool(broken) or report.calls_paid_twice > report.in_flight_at_kills)
 
 

@@ -16,3 +16,6 @@ def test_nothing_is_lost_or_published_twice_under_faults() -> None:
     assert report.workers_killed >= 2
     assert report.redis_restarts == 1
     assert report.calls_paid_twice <= report.in_flight_at_kills
+    # To the nano-dollar: what nobody lived to hear of is not in the books, which say how many attempts that concerns.
+    assert report.booked_nanos == report.paid_nanos - report.paid_twice_nanos > 0
+    assert report.calls_paid_twice <= report.attempts_lost
