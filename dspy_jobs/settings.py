@@ -166,6 +166,11 @@ class ModelSettings(_Section):
     engine: Literal["lm15", "litellm"] = Field(
         "lm15", description="DSPy engine: the native `lm15`, or `litellm` for providers that need it."
     )
+    idempotency_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header in which calls carry a key, for gateways that charge a repeated call once; native engine.",
+    )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Sampling parameters of every call, for example `{temperature = 0.2}`."
     )
@@ -194,6 +199,12 @@ class ModelSettings(_Section):
         allow_inf_nan=False,
         description="US dollars per 1000 reasoning tokens; as other output by default.",
     )
+
+    @model_validator(mode="after")
+    def _keys_need_the_native_engine(self) -> Self:
+        if self.idempotency_header and self.engine != "lm15":
+            raise ValueError("idempotency_header goes with the engine lm15")
+        return self
 
     @model_validator(mode="after")
     def _prices_come_in_pairs(self) -> Self:

@@ -61,11 +61,15 @@ class Call:
     prompt: bytes
     outcome: str
     tokens: Tokens = field(default_factory=Tokens)
+    key: str = ""
+    answer: bytes = b""
 
     def sent(self) -> None:
         """The client got its response, or its connection was closed on request."""
         if self.outcome in ANSWERED:
             self.account.complete(self.prompt, self.tokens)
+            if self.key:
+                self.account.kept[self.key] = self.answer
         self.account.end(None if self.outcome == "answer" else self.outcome)
 
     def abandoned(self) -> None:
@@ -85,8 +89,11 @@ class Reply:
     call: Call | None = None
 
 
-def complete(body: bytes, path_modifiers: str | None, ledger: Ledger) -> Reply:
-    """The reply to a chat completion; `path_modifiers` (from `/x/<modifiers>/`) let any model name in."""
+def complete(body: bytes, path_modifiers: str | None, ledger: Ledger, key: str = "") -> Reply:
+    """The reply to a chat completion; `path_modifiers` (from `/x/<modifiers>/`) let any model name in.
+
+    `key` is the call's `Idempotency-Key`: once answered, it gets the same answer again, which is not charged.
+    """
     try:
         request = _request(body)
         behaviour = _behaviour(request["model"], path_modifiers)
@@ -94,8 +101,10 @@ def complete(body: bytes, path_modifiers: str | None, ledger: Ledger) -> Reply:
         return Reply(refusal.error.status, errors.body(refusal.error))
     prompt = _digest(request)
     account = ledger.account(";".join(filter(None, (request["model"], path_modifiers))))
+    if key and (answer := account.replay(key)):
+        return Reply(200, answer)
     fate = faults.fate(behaviour, prompt, account.begin(prompt))
-    call = Call(account, prompt, fate.outcome)
+    call = Call(account, prompt, fate.outcome, key=key)
     if fate.outcome in NO_ANSWER:
         return Reply(0, b"", delay=fate.delay, answered=False, call=call)
     if fate.outcome in errors.ERRORS:
@@ -164,7 +173,8 @@ def _answer(request: dict[str, Any], fate: Fate, behaviour: Behaviour, call: Cal
     }
     if behaviour.usage != "none":
         completion["usage"] = _usage(_ABSURD if behaviour.usage == "absurd" else call.tokens, behaviour)
-    return Reply(200, orjson.dumps(completion), delay=fate.delay, call=call)
+    call.answer = orjson.dumps(completion)
+    return Reply(200, call.answer, delay=fate.delay, call=call)
 
 
 def _choice(index: int, text: str, limit: int | None, *, cut: bool) -> dict[str, Any]:

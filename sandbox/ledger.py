@@ -26,13 +26,16 @@ class Tokens(NamedTuple):
 class Account:
     """The calls of one model. `asked` and `answered` count by prompt (messages and sampling parameters).
 
-    `paid` sums the tokens of all answers, `repeated` those of answers beyond the first of each prompt.
+    `paid` sums the tokens of all answers, `repeated` those of answers beyond the first of each prompt. `replays` are
+    answers given once more to a call with the same key, which are not charged; `kept` holds what they answer.
     """
 
     requests: int = 0
     completions: int = 0
     paid: Tokens = field(default_factory=Tokens)
     repeated: Tokens = field(default_factory=Tokens)
+    replays: int = 0
+    kept: dict[str, bytes] = field(default_factory=dict)
     waiting: int = 0
     peak_waiting: int = 0
     faults: Counter[str] = field(default_factory=Counter)
@@ -54,6 +57,14 @@ class Account:
         if self.answered[prompt]:
             self.repeated = _add(self.repeated, tokens)
         self.answered[prompt] += 1
+
+    def replay(self, key: str) -> bytes | None:
+        """The answer to an earlier call with this key, if there was one."""
+        answer = self.kept.get(key)
+        if answer is not None:
+            self.requests += 1
+            self.replays += 1
+        return answer
 
     def end(self, fault: str | None) -> None:
         """Note that a call is over, with the fault it met."""
@@ -98,6 +109,7 @@ def _counts(accounts: list[Account]) -> dict[str, Any]:
         "completion_tokens": paid.completion,
         "cached_tokens": paid.cached,
         "reasoning_tokens": paid.reasoning,
+        "replays": sum(account.replays for account in accounts),
         "faults": dict(_sum(account.faults for account in accounts)),
         "waiting": sum(account.waiting for account in accounts),
         "peak_waiting": max((account.peak_waiting for account in accounts), default=0),

@@ -32,6 +32,8 @@ class Request(NamedTuple):
     modifiers: str | None
     body: bytes
     keep_alive: bool
+    key: str = ""
+    """Its `Idempotency-Key`."""
 
 
 class Sandbox:
@@ -64,7 +66,7 @@ class Sandbox:
         return _document({"status": "reset"})
 
     def _complete(self, request: Request) -> Reply:
-        return chat.complete(request.body, request.modifiers, self.ledger)
+        return chat.complete(request.body, request.modifiers, self.ledger, request.key)
 
 
 class Connection(asyncio.Protocol):
@@ -75,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
         self._body: list[bytes] = []
+        self._key = b""
         self._queue: deque[Request] = deque()
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
@@ -99,7 +102,11 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def on_message_begin(self) -> None:
-        self._url, self._body = b"", []
+        self._url, self._body, self._key = b"", [], b""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"idempotency-key":
+            self._key = value
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -113,7 +120,8 @@ class Connection(asyncio.Protocol):
         modifiers, path = (prefix[1], prefix[2]) if prefix else (None, path)
         method = self._parser.get_method().decode()
         body = b"".join(self._body)
-        self._queue.append(Request(method, path, modifiers, body, self._parser.should_keep_alive()))
+        keep_alive, key = self._parser.should_keep_alive(), self._key.decode("latin-1")
+        self._queue.append(Request(method, path, modifiers, body, keep_alive, key))
         if not self._busy:
             self._next()
 
@@ -168,6 +176,7 @@ def about() -> dict[str, Any]:
         "modifiers": faults.MODIFIERS,
         "errors": list(errors.ERRORS),
         "how": "model sandbox;latency=1;fail=500:0.1, or path /x/latency=1;fail=500:0.1/v1/chat/completions",
+        "idempotency": "a call with the Idempotency-Key of an answered one gets that answer and is not charged",
         "tokens": f"one for every {chat.BYTES_PER_TOKEN} bytes of UTF-8; no tokenizer counts them",
     }
 

@@ -59,7 +59,10 @@ class Runner:
         probe = claim.id if claim.is_probe else ""
         program = self.settings.programs.get(claim.program)
         resumes = program is not None and program.resume
-        return AttemptContext(claim.id, timeout, self.settings.jobs.max_calls, probe, wish, resumes=resumes)
+        scope = claim.id if resumes else f"{claim.id}/{claim.attempt}"
+        return AttemptContext(
+            claim.id, timeout, self.settings.jobs.max_calls, probe, wish, scope=scope, resumes=resumes
+        )
 
     def run(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> Settlement:
         """Run the program and decide what becomes of the job. Whatever the program raises becomes data."""
@@ -159,8 +162,8 @@ class Runner:
         if isinstance(decision, retries.GiveUp):
             status = JobStatus.CANCELED if attempt.error.code == "canceled" else JobStatus.FAILED
             outcome = outcomes.failure(claim.id, attempt, self._version(claim))
-            bill, kept = context.bill_of_failure(is_useless=attempt.error.code in _USELESS)
-            operation = operations.finish_job(self.worker_id, claim, status, outcome, bill, journal_kept=kept)
+            bill, instead = context.bill_of_failure(is_useless=attempt.error.code in _USELESS)
+            operation = operations.finish_job(self.worker_id, claim, status, outcome, bill, last_record=instead)
             return Settlement(operation, status, attempt, more)
         return Settlement(self._again(claim, attempt, decision, context), "retrying", attempt, more)
 

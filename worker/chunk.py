@@ -264,6 +264,7 @@ def _report(claim: Claim, settlement: Settlement, settled: bool | str) -> None:
         job_id=claim.id,
         batch_id=claim.batch or None,
         program=claim.program,
+        variant=claim.variant or None,
         model=claim.model,
         attempt=claim.attempt,
         seconds=(attempt.ended_at - attempt.started_at) / 1000,

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
+from dspy.lm15 import Response
 
 from dspy_jobs.outcomes import Usage, UsageSource, usd
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.store.books import Bill, BilledCall, Booked
 from worker.bookkeeping import Book
-from worker.journal import Journal
+from worker.journal import Journal, Question, useless
 from worker.tokens import Tokens
 from worker.wish import Wish
 
@@ -30,7 +31,7 @@ class AttemptStopped(BaseException):
         self.problem = problem
 
 
-def _nothing() -> bytes:
+def _nothing(_: bool) -> bytes:
     return b""
 
 
@@ -41,8 +42,8 @@ class Call:
     seconds: float
     tokens: Tokens
     cost_nanos: int | None
-    record: Callable[[], bytes] = _nothing
-    """Makes the journal's record of it."""
+    record: Callable[[bool], bytes] = _nothing
+    """Makes the journal's record of it, given whether the program could use the answer."""
     is_usable: bool | None = None
     """Whether the program could use the answer; None until that is known."""
 
@@ -52,7 +53,7 @@ class Call:
 
     def billed(self, is_journaled: bool) -> BilledCall:
         """As it stands in the books."""
-        tokens, journal = self.tokens, self.record() if is_journaled and self.is_usable else b""
+        tokens, journal = self.tokens, self.record(bool(self.is_usable)) if is_journaled else b""
         return BilledCall(
             tokens.input, tokens.output, tokens.cached, tokens.reasoning, self.cost_nanos, tokens.is_estimated, journal
         )
@@ -73,6 +74,8 @@ class AttemptContext:
     provider_is_full: bool = False
     """Whether a rate limit, not just one refused call, stopped this attempt."""
     calls: list[Call] = field(default_factory=list)
+    scope: str = ""
+    """What tells its calls from those of other jobs, and of other attempts where these are not to share answers."""
     resumes: bool = True
     """Whether its answers are kept for the job's next attempt."""
     journal: Journal = field(default_factory=Journal)
@@ -81,7 +84,7 @@ class AttemptContext:
     """Calls answered from the journal."""
     send_bill: Book = lambda *_: None
     _booked: int = 0
-    _journaled: int = 0
+    _last_record: bytes = b""
     _booking: threading.Lock = field(default_factory=threading.Lock)
     _started_calls: int = 0
     _stop: Problem | None = None
@@ -92,7 +95,7 @@ class AttemptContext:
 
     def resume(self, records: Sequence[bytes], send_bill: Book) -> None:
         """Take over the journal of earlier attempts, and a way to book calls before the attempt ends."""
-        self.journal, self._journaled = Journal(records), len(records)
+        self.journal, self._last_record = Journal(records), records[-1] if records else b""
         self.send_bill = send_bill
 
     def stop(self, reason: Problem) -> None:
@@ -132,10 +135,13 @@ class AttemptContext:
         with self._lock:
             self.calls.append(call)
 
-    def after_replay(self) -> None:
-        """Count a call that was answered from the journal."""
-        with self._lock:
-            self.replayed += 1
+    def replay(self, question: Question) -> Response | None:
+        """What an earlier attempt had answered to the same call, if there is more of it."""
+        answer = self.journal.take(question.digest) if self.journal else None
+        if answer:
+            with self._lock:
+                self.replayed += 1
+        return answer
 
     def book(self) -> None:
         """Book the calls answered so far of which it is known whether the program could use them.
@@ -161,18 +167,18 @@ class AttemptContext:
         with self._booking:
             return self._bill(self.calls, 1, is_last=is_last)
 
-    def bill_of_failure(self, *, is_useless: bool) -> tuple[Bill, int | None]:
-        """The same for a job that may be retried by hand, and how many calls in the journal stay in it, None for all.
+    def bill_of_failure(self, *, is_useless: bool) -> tuple[Bill, bytes]:
+        """The same for a job that may be retried by hand, and what takes the place of the journal's last record.
 
-        Of a useless output the last answer must be another one next time: it leaves the journal, or does not enter it.
+        Of a useless output the last answer must be another one next time.
         """
-        kept = None
+        instead = b""
         with self._booking:
             if is_useless and len(self.calls) > self._booked:
                 self.calls[-1].settle(False)
-            elif is_useless:
-                kept = max(0, self._journaled - 1)
-            return self._bill(self.calls, 1), kept
+            elif is_useless and self._last_record:
+                instead = useless(self._last_record)
+            return self._bill(self.calls, 1), instead
 
     def _bill(self, calls: list[Call], first: int, *, is_last: bool = False) -> Bill:
         return Bill([call.billed(self.resumes and not is_last) for call in calls], first)
@@ -188,7 +194,7 @@ class AttemptContext:
             self.stop(problem("worker_lost", "Another attempt has taken over."))
             return
         self._booked += len(calls)
-        self._journaled += sum(bool(call.journal) for call in bill.calls)
+        self._last_record = next((c.journal for c in reversed(bill.calls) if c.journal), self._last_record)
         for call in calls:
             call.record = _nothing  # prompts and answers need not stay in memory
         if answer == "budget_exhausted":

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import dspy
 from dspy.lm15 import LM15Error, Request, Response, TransportError
 
 from dspy_jobs.settings import TIMEOUT_BUCKETS
+from worker.call_keys import call_key, sending
 from worker.circuit import Circuit
 from worker.context import AttemptContext, Call
-from worker.journal import digest_of, encode
+from worker.journal import Question
 from worker.pricing import Pricing
 from worker.rates import ProviderRates
 from worker.steps import current_rollout_id, when_settled
@@ -47,6 +50,7 @@ class GuardedEngine:
         provider: str,
         pricing: Pricing,
         name: str,
+        has_keys: bool,
         capabilities: Any,
         circuit: Circuit,
         rates: ProviderRates | None,
@@ -54,6 +58,7 @@ class GuardedEngine:
         """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout.
 
         `provider` is whose way of counting tokens the engine's answers follow, `name` the model's in the configuration.
+        `has_keys` says whether the engine sends the keys of calls.
         """
         self._circuit = circuit
         self._rates = rates
@@ -62,6 +67,7 @@ class GuardedEngine:
         self._provider = provider
         self._pricing = pricing
         self._name = name
+        self._has_keys = has_keys
         self._engines: dict[float, Engine] = {}
         self._lock = threading.Lock()
         self.supports_function_calling = capabilities.function_calling
@@ -78,8 +84,8 @@ class GuardedEngine:
         """
         attempt: AttemptContext = dspy.settings.job
         attempt.before_call()
-        rollout_id = current_rollout_id()
-        if answer := self._known(attempt, request, rollout_id):
+        question = Question(self._name, request, current_rollout_id())
+        if answer := attempt.replay(question):
             return answer
         self._circuit.admit(attempt)
         if self._rates:
@@ -87,7 +93,8 @@ class GuardedEngine:
         engine = self._engine_for(attempt.remaining_seconds())
         started = time.monotonic()
         try:
-            response = _complete(engine, request)
+            with self._key_of(question, attempt):
+                response = _complete(engine, request)
         except LM15Error as error:
             self._circuit.failed(error, attempt)
             raise
@@ -96,20 +103,25 @@ class GuardedEngine:
         tokens = tokens_of(request, response, self._provider)
         if self._rates:
             self._rates.spend(tokens.input, tokens.output)
-        call = Call(seconds, tokens, self._pricing(request, response, tokens))
-        call.record = lambda: encode(digest_of(self._name, request, rollout_id), response)
+        cost = self._pricing(request, response, tokens)
+        call = Call(seconds, tokens, cost, partial(question.record, response))
         attempt.after_call(call)
         when_settled(call.settle)
         return response
 
-    def _known(self, attempt: AttemptContext, request: Request, rollout_id: Any) -> Response | None:
-        """What an earlier attempt had answered to the same call."""
-        if not attempt.journal:
-            return None
-        answer = attempt.journal.take(digest_of(self._name, request, rollout_id))
-        if answer:
-            attempt.after_replay()
-        return answer
+    @contextmanager
+    def _key_of(self, question: Question, attempt: AttemptContext) -> Iterator[None]:
+        """Send the call's key, where a gateway knows what to do with it."""
+        digest = question.digest if self._has_keys else None
+        if digest is None:
+            yield
+            return
+        try:
+            with sending(call_key(attempt.scope, digest, attempt.journal.ask(digest))):
+                yield
+        except LM15Error:
+            attempt.journal.not_answered(digest)
+            raise
 
     def _engine_for(self, remaining: float) -> Engine:
         """The engine whose read timeout is the model's, or less near the deadline. Pools are kept one a timeout."""

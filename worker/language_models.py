@@ -13,6 +13,7 @@ from dspy.lm15 import RouterConfig, Timeouts
 from limits.storage import Storage
 
 from dspy_jobs.settings import ConfigurationError, ModelSettings, Settings, secret
+from worker.call_keys import with_keys
 from worker.circuit import Circuit, Circuits
 from worker.engine import Engine, GuardedEngine
 from worker.pricing import pricing_of, route_of
@@ -70,6 +71,7 @@ def _language_model(
         _OPENAI if settings.engine == "litellm" else provider,
         pricing_of(settings),
         name,
+        settings.idempotency_header is not None,
         _capabilities(settings),
         circuit,
         rates,
@@ -87,14 +89,13 @@ def _engine_maker(settings: ModelSettings, provider: str, connections: int) -> C
         return lambda timeout: LiteLLMEngine(timeout=timeout, **given)
 
     def make(timeout: float) -> Engine:
-        return LM15Engine(
-            RouterConfig(
-                api_keys={provider: key} if key else None,
-                base_urls={provider: settings.base_url} if settings.base_url else None,
-                timeouts=Timeouts(read=timeout, write=timeout, pool=timeout),
-                max_connections=connections,
-            )
+        config = RouterConfig(
+            api_keys={provider: key} if key else None,
+            base_urls={provider: settings.base_url} if settings.base_url else None,
+            timeouts=Timeouts(read=timeout, write=timeout, pool=timeout),
+            max_connections=connections,
         )
+        return LM15Engine(with_keys(config, settings.idempotency_header) if settings.idempotency_header else config)
 
     return make
 

@@ -311,15 +311,14 @@ def finish_job(
     bill: Bill,
     now_ms: int | None = None,
     use: str = "",
-    journal_kept: int | None = None,
+    last_record: bytes = b"",
 ) -> Operation[bool]:
     """Publish an attempt's outcome, once. False if the claim is stale: another attempt has the job.
 
-    `use` says how it came by its output: `miss` or `bypass` of the cache; '' without an output. `journal_kept` is how
-    many of the calls in the journal stay in it for a retry by hand, None for all.
+    `use` says how it came by its output: `miss` or `bypass` of the cache; '' without an output. `last_record`, if any,
+    takes the place of the last one in the journal, which stays for a retry by hand.
     """
-    kept = "" if journal_kept is None else journal_kept
-    args = (_time(now_ms), worker, claim.id, claim.attempt, status, outcome, use, kept, *bill.args())
+    args = (_time(now_ms), worker, claim.id, claim.attempt, status, outcome, use, last_record, *bill.args())
     return Operation(script("finish_job"), args, lambda raw: raw == b"finished")
 
 
@@ -333,17 +332,15 @@ def retry_later(
     counter: Literal["tries", "limited", "none"] = "tries",
     fall_back_to: str = "",
     now_ms: int | None = None,
-    journal_kept: int | None = None,
 ) -> Operation[str]:
     """Keep an attempt that did not end the job and queue the job after a wait, on another model if one is named.
 
-    Answers `delayed`, `canceled` or `stale`. `counter` is what the attempt counts as; `journal_kept` how many of the
-    calls in the journal stay in it, None for all.
+    Answers `delayed`, `canceled` or `stale`. `counter` is what the attempt counts as.
     """
     delay = int(delay_seconds * 1000)
     args = (
         _time(now_ms), worker, claim.id, claim.attempt, attempt, delay, wait_reason, CANCELED,
-        counter, fall_back_to, "" if journal_kept is None else journal_kept, *bill.args(),
+        counter, fall_back_to, *bill.args(),
     )  # fmt: skip
     return Operation(script("retry_later"), args, _text)
 

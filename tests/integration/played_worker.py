@@ -84,5 +84,5 @@ def _attempt(claim: Claim, code: str | None = None) -> Attempt:
         ended_at=claim.started_at + 5,
         error=problem(code, "as played") if code else None,
         usage=Usage(10, 2, 1),
-        cost_usd=0.0000015,
+        cost_nanos=1500,
     )

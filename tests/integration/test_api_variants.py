@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
 import httpx
 import orjson
 import pytest
+from typer.testing import CliRunner
 
-from dspy_jobs import names
+from dspy_jobs import Client, names
+from dspy_jobs.cli import app
 from dspy_jobs.descriptions import ProgramDescription, VariantDescription
 from dspy_jobs.store import SyncStore
 from tests.integration.conftest import StartApi
@@ -216,3 +219,22 @@ def test_variants_are_compared(api: httpx.Client, worker: PlayedWorker) -> None:
     other = api.get("/v1/programs/split/variants", params={"score": "other"}).json()["data"][0]
     assert other["scores"] == {}
     assert api.get("/v1/programs/absent/variants").status_code == 404
+
+
+def test_the_command_compares_what_was_scored(api: httpx.Client, worker: PlayedWorker) -> None:
+    """From scores posted by a client to an interval on the command line."""
+    with Client(str(api.base_url)) as client:
+        for variant, values in (("a", (0.1, 0.2, 0.3)), ("b", (0.7, 0.8, 0.9))):
+            for value in values:
+                job = client.submit("split", {"text": "t"}, variant=variant)
+                worker.succeed(job.id)
+                assert client.score(job.id, "accuracy", value).value == value
+        assert client.get(job.id).scores == {"accuracy": 0.9}
+    command = ["--url", str(api.base_url), "variants", "compare", "split", "--json"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    found = rows["b"]["versus"]["scores"]["accuracy"]
+    assert (rows["a"]["is_baseline"], found["n"], found["baseline_n"]) == (True, 3, 3)
+    assert 0 < found["low"] < 0.6 < found["high"]
+    assert rows["off"]["versus"]["scores"]["accuracy"]["note"].startswith("too few scores: 0 and")
+    assert rows["off"]["versus"]["error_rate"]["note"].startswith("no job has ended")

@@ -29,6 +29,9 @@ CONFIG = "\n".join(f'[programs.{name}]\nfactory = "tests.programs:{name}"' for n
 FORGETFUL = '\n[programs.forgetful]\nfactory = "tests.programs:chain"\nresume = false\n'
 
 
+KEYED = 'idempotency_header = "Idempotency-Key"'
+
+
 class Provider:
     """A model of the sandbox that only this test calls."""
 
@@ -167,6 +170,31 @@ def test_a_useless_output_is_made_anew_when_retried_by_hand(make_bench: MakeBenc
     bench.chunks.run([job.id])
     assert replays(bench.read(job.id)) == [(3, 0), (1, 2)]
     assert provider.count("completions") == 4
+
+
+def test_a_gateway_charges_a_repeated_call_once(make_bench: MakeBench) -> None:
+    """An answer that the worker never got to keep is given again; one that was of no use is not."""
+    bench, provider = make_bench("latency=0", KEYED)
+    job_id = bench.submit("picky", model="own", max_attempts=9, inputs={"text": "t"})
+    bench.chunks.run([job_id])
+    assert provider.count("replays") == 0
+    bench.store.run(operations.retry_jobs([job_id], operations.Lifetimes.of(bench.settings.jobs)))
+    bench.chunks.run([job_id])
+    # The last answer had been of no use: asking again is another call.
+    assert (provider.count("completions"), provider.count("replays")) == (4, 0)
+    bench.store.redis.delete(names.job_journal(job_id))
+    bench.store.run(operations.retry_jobs([job_id], operations.Lifetimes.of(bench.settings.jobs)))
+    bench.chunks.run([job_id])
+    # Nothing is known of any answer: every call repeats the first one like it.
+    assert (provider.count("completions"), provider.count("replays")) == (4, 3)
+
+
+def test_a_program_that_asks_again_means_it(make_bench: MakeBench) -> None:
+    """With `resume = false` a gateway does not give the old answers either; within an attempt it does."""
+    bench, provider = make_bench("first=1:500", KEYED)
+    job = run_to_the_end(bench, "forgetful", {"text": "t"})
+    assert replays(job) == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    assert (provider.count("completions"), provider.count("replays")) == (6, 0)
 
 
 def test_a_damaged_journal_costs_a_call_and_no_more(make_bench: MakeBench) -> None:

@@ -283,6 +283,20 @@ def test_detailed_usage_tells_cached_and_reasoning_tokens(own: Sandbox) -> None:
     assert (counts["cached_tokens"], counts["reasoning_tokens"]) == (256, reasoning["reasoning_tokens"])
 
 
+def test_a_repeated_key_is_answered_again_and_charged_once(own: Sandbox) -> None:
+    """Only once it was answered, and only by the model that answered it."""
+    body = {"model": "sandbox;first=1:500", "messages": [{"role": "user", "content": "hello"}]}
+
+    def ask(key: str) -> httpx.Response:
+        return own.http.post("/v1/chat/completions", json=body, headers={"Idempotency-Key": key})
+
+    answers = [ask("a"), ask("a"), ask("a"), ask("b")]
+    assert [answer.status_code for answer in answers] == [500, 200, 200, 200]
+    assert answers[1].content == answers[2].content
+    counts = own.counts("sandbox;first=1:500")
+    assert (counts["requests"], counts["completions"], counts["replays"]) == (4, 2, 1)
+
+
 def test_a_token_limit_cuts_the_answer(shared: Sandbox) -> None:
     """max_tokens is obeyed like a provider's: a cut text and finish_reason length."""
     answer = shared.ask("sandbox", max_tokens=3).json()
@@ -419,6 +433,7 @@ def test_the_ledger_counts_exactly(own: Sandbox) -> None:
         "completion_tokens": sum(usage["completion_tokens"] for usage in usages),
         "cached_tokens": 0,
         "reasoning_tokens": 0,
+        "replays": 0,
         "faults": {},
         "waiting": 0,
         "peak_waiting": 1,

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from dspy_jobs import names
 from dspy_jobs.states import Priority
 from dspy_jobs.store import AsyncStore, SyncStore, async_store, connect_async, operations
-from dspy_jobs.store.script import script
+from dspy_jobs.store.script import _needed
 from tests.integration.store_scene import LIFETIMES, MANY, QUEUE, STEP
 
 
@@ -114,13 +114,11 @@ def test_a_refused_operation_of_a_pipeline_is_raised(store: SyncStore) -> None:
 
 def test_lua_spells_keys_as_names_does(store: SyncStore) -> None:
     """The key functions of the scripts and those of `names` give the same keys."""
-    schema = script("read_slots").text.rpartition("return slots(")[0]
-    spelled = store.redis.eval(
-        schema
-        + "return {job_key('job_1'), batch_key('batch_1'), queue_key('q'), held_key('w'), cancel_key('w'), "
-        + "outcome_key('job_1'), queue_list('q', '0'), queue_list('q', '3'), queue_list('q', '6')}",
-        0,
+    spell = (
+        "return {job_key('job_1'), batch_key('batch_1'), queue_key('q'), held_key('w'), cancel_key('w'), "
+        "outcome_key('job_1'), queue_list('q', '0'), queue_list('q', '3'), queue_list('q', '6')}"
     )
+    spelled = store.redis.eval("\n\n".join([*_needed(spell), spell]), 0)
     assert [key.decode() for key in spelled] == [
         names.job("job_1"),
         names.batch("batch_1"),

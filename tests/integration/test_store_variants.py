@@ -8,6 +8,7 @@ from dspy_jobs import names
 from dspy_jobs.run_times import quantile_ms
 from dspy_jobs.store import SyncStore, operations
 from dspy_jobs.store.books import Bill, BilledCall
+from dspy_jobs.store.flights import Answered, settle_answered
 from dspy_jobs.store.scores import score_job
 from tests.integration.store_scene import LIFETIMES, Scene
 
@@ -101,3 +102,14 @@ def test_a_variants_numbers_stay_as_long_as_the_books(scene: Scene) -> None:
     scene.store.redis.pexpire(names.variant("qa", "b"), 1000)
     ended(scene, "b")
     assert scene.lifetime(names.variant("qa", "b")) == 86_400_000
+
+
+def test_answers_from_the_cache_count_for_the_variant(scene: Scene) -> None:
+    """A job that never ran is a job of its variant too, with no run time; also the first of all."""
+    job_id = scene.submit(variant="b")
+    scene.take("w1", job_id)
+    outcome = b'{"status":"SUCCESS","task_id":"' + job_id.encode() + b'"}'
+    answered = Answered(job_id, outcome, "hit", 7)
+    assert scene.store.run(settle_answered("w1", [answered], b"{}", scene.now)) == ["finished"]
+    assert counted(scene, "b") == {"jobs": 1, "hit": 1}
+    assert scene.lifetime(names.variant("qa", "b")) == 400 * 86_400_000

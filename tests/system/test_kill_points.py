@@ -23,8 +23,8 @@ def account(sandbox_url: str) -> Account:
 
 @pytest.fixture
 def models(account: Account) -> str:
-    """The fleet serves that model as well."""
-    return account.as_toml("own")
+    """The fleet serves that model as well, and once more as by a gateway that charges a repeated call once."""
+    return account.as_toml("own") + account.as_toml("keyed", 'idempotency_header = "Idempotency-Key"')
 
 
 def assert_ended_once(fleet: Fleet, batch: str) -> None:
@@ -58,11 +58,15 @@ def test_a_call_under_way_is_made_again(fleet: Fleet, account: Account) -> None:
     assert account.read("requests") == 2
 
 
-@pytest.mark.parametrize(("point", "repeated"), [("call 3", 0), ("answer 3", 1)])
-def test_a_dead_workers_answers_are_not_paid_again(fleet: Fleet, account: Account, point: str, repeated: int) -> None:
-    """Killed in its third step a chain goes on there: only the call under way can be paid twice."""
+@pytest.mark.parametrize(
+    ("point", "model", "repeated"), [("call 3", "own", 0), ("answer 3", "own", 1), ("answer 3", "keyed", 0)]
+)
+def test_a_dead_workers_answers_are_not_paid_again(
+    fleet: Fleet, account: Account, point: str, model: str, repeated: int
+) -> None:
+    """Killed in its third step a chain goes on there: only the call under way can be paid twice, by a gateway none."""
     dying = fleet.start("tests.system.dying_worker", point)
-    job_id = fleet.submit("chain", model="own", text="t")
+    job_id = fleet.submit("chain", model=model, text="t")
     assert dying.wait(60) == -signal.SIGKILL
     fleet.start()
     job = fleet.wait(job_id, "succeeded")

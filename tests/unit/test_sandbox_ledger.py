@@ -21,6 +21,7 @@ def test_a_prompt_answered_twice_is_one_duplicate() -> None:
         "completion_tokens": 6,
         "cached_tokens": 3,
         "reasoning_tokens": 3,
+        "replays": 0,
         "faults": {"500": 1},
         "waiting": 0,
         "peak_waiting": 1,

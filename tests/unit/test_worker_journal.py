@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 
 from dspy_jobs.store.books import Bill
 from tests.unit.test_worker_tokens import answer, ask
+from worker.call_keys import call_key
 from worker.context import AttemptContext, AttemptStopped, Call
-from worker.journal import COMPRESS_BYTES, Journal, decode, digest_of, encode
+from worker.journal import COMPRESS_BYTES, Journal, decode, digest_of, encode, mark_useless
 from worker.steps import ADAPTERS, LM, a_step, current_rollout_id, when_settled
 from worker.tokens import Tokens
 
@@ -246,7 +248,7 @@ def attempt(books: Books, calls: int = 0, **more: Any) -> AttemptContext:
 
 def answered(context: AttemptContext, number: int, is_usable: bool | None = True) -> Call:
     """One more answered call, whose record is its number."""
-    call = Call(0.1, Tokens(1, 1), 5, lambda: b"%d" % number, is_usable)
+    call = Call(0.1, Tokens(1, 1), 5, lambda is_usable: b"%d" % number if is_usable else b"-", is_usable)
     context.after_call(call)
     return call
 
@@ -286,7 +288,7 @@ def test_a_call_of_which_nothing_is_known_yet_waits() -> None:
     assert books.booked == [b"1"]
     waiting.settle(False)
     context.book()
-    assert books.booked == [b"1", b"", b"3"]
+    assert books.booked == [b"1", b"-", b"3"]
 
 
 def test_without_resume_calls_are_booked_and_not_kept() -> None:
@@ -340,18 +342,47 @@ def test_nobody_waits_for_a_booking_under_way() -> None:
 
 
 def test_the_answer_behind_a_useless_output_is_not_kept() -> None:
-    """Whether it is in the journal already or not."""
+    """Whether it is in the journal already or not; that it was given is."""
     fresh = attempt(Books(), 2)
-    bill, kept = fresh.bill_of_failure(is_useless=True)
-    assert ([call.journal for call in bill.calls], kept) == ([b"1", b""], None)
-    booked = attempt(Books(), 2)
-    booked.book()
-    assert booked.bill_of_failure(is_useless=True)[1] == 1
+    bill, instead = fresh.bill_of_failure(is_useless=True)
+    assert ([call.journal for call in bill.calls], instead) == ([b"1", b"-"], b"")
+    assert fresh.bill_of_failure(is_useless=False)[1] == b""
+    assert attempt(Books()).bill_of_failure(is_useless=True)[1] == b""
     replayed = attempt(Books())
     replayed.resume([record("a"), record("b")], Books())
-    assert replayed.bill_of_failure(is_useless=True) == (Bill([], 1), 1)
-    assert attempt(Books()).bill_of_failure(is_useless=True)[1] == 0
-    assert attempt(Books(), 1).bill_of_failure(is_useless=False)[1] is None
+    digest = digest_of("m", ask(), None)
+    assert decode(replayed.bill_of_failure(is_useless=True)[1]) == (digest, None)
+    booked = attempt(Books())
+    booked.after_call(Call(0.1, Tokens(1, 1), 5, lambda _: record("a"), True))
+    booked.book()
+    assert decode(booked.bill_of_failure(is_useless=True)[1]) == (digest, None)
+
+
+# ---- keys of calls -----------------------------------------------------------------------------------------------
+
+
+def test_a_call_is_numbered_by_the_answers_before_it() -> None:
+    """One that got none has the same number again; useless answers count, and equal calls under way do."""
+    digest = digest_of("m", ask(), None)
+    assert digest is not None
+    journal = Journal([record("a"), mark_useless(digest), record("other", ask("else"))])
+    assert (journal.ask(digest), journal.ask(digest)) == (2, 3)
+    journal.not_answered(digest)
+    assert journal.ask(digest) == 3
+    assert Journal().ask(digest) == 0
+
+
+def test_keys_of_calls() -> None:
+    """Another job, question or number is another key; nothing of what is asked can be read from it."""
+    keys = {
+        call_key("job_1", b"a", 0),
+        call_key("job_2", b"a", 0),
+        call_key("job_1", b"b", 0),
+        call_key("job_1", b"a", 1),
+    }
+    assert len(keys) == 4
+    assert call_key("job_1", b"a", 0) in keys
+    assert all(re.fullmatch("[0-9a-f]{40}", key) for key in keys)
 
 
 def test_a_message_is_a_message() -> None:

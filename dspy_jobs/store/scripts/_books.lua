@@ -133,15 +133,6 @@ local function book(id, f, at, now, sums)
   return s, last
 end
 
--- Of the calls in the journal keep the first `kept` ('' for all).
-local function trim_journal(id, kept)
-  if kept == '' then return end
-  local key = 'dj:' .. id
-  if kept == '0' then redis.call('DEL', key .. ':journal') end -- LTRIM would take 0 to -1 for the whole list
-  if kept ~= '0' then redis.call('LTRIM', key .. ':journal', 0, tonumber(kept) - 1) end
-  redis.call('HSET', key, 'answered', redis.call('LLEN', key .. ':journal'))
-end
-
 -- Count a job that has ended, in the books (`key`) and on its batch: how it came by its output, and what that saved.
 -- `use` is nil, or {how = 'hit' | 'coalesced' | 'miss' | 'bypass', saved = nano-dollars or ''}.
 local function count_ending(sums, key, f, status, use)

@@ -1,11 +1,12 @@
 -- Publish the outcome of an attempt, once: only the worker that holds the job under this fencing token may.
--- ARGV: now, worker, id, token, status, outcome, how it came by its output ('' if it has none), how many calls in the
--- journal stay in it for a retry by hand ('' for all), then the calls' bill (see _books.lua).
+-- ARGV: now, worker, id, token, status, outcome, how it came by its output ('' if it has none), what takes the place of
+-- the journal's last record ('' for nothing), then the calls' bill (see _books.lua).
 local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
 redis.call('SREM', held_key(worker), id) -- first, for a full Redis lets a script go on that has begun by freeing
-trim_journal(id, ARGV[8])
+local journal = job_key(id) .. ':journal'
+if ARGV[8] ~= '' and redis.call('EXISTS', journal) == 1 then redis.call('LSET', journal, -1, ARGV[8]) end
 local sums, elapsed = {}, now - tonumber(f.attempt_at)
 local used = book(id, f, 9, now, sums)
 if ARGV[5] == 'succeeded' then note_pace(f, elapsed, used) end

@@ -1,15 +1,13 @@
 -- An attempt did not end the job: keep the attempt, queue the job again when its wait is over. `counter` says what the
 -- attempt counts as: tries | limited | none. With a model the job falls back to it and its queue.
 -- A job whose cancellation was asked for ends here. ARGV: now, worker, id, token, attempt record, delay (ms),
--- wait reason, canceled problem, counter, model or '', how many calls of earlier attempts and this one, as booked so
--- far, stay in the journal ('' for all), then the calls' bill (see _books.lua).
+-- wait reason, canceled problem, counter, model or '', then the calls' bill (see _books.lua).
 local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
 if not runs(f, worker, ARGV[4]) then return 'stale' end
 local key, due = job_key(id), now + tonumber(ARGV[6])
-trim_journal(id, ARGV[11])
 local sums = {}
-book(id, f, 12, now, sums)
+book(id, f, 11, now, sums)
 add_to_books(sums, now)
 keep_record(id, f, ARGV[5])
 if f.cancel then
