@@ -41,6 +41,8 @@ class Settlement:
     attempt: Attempt
     more: tuple[Operation[Any], ...] = ()
     """What else must be said: that a gate closes, that a probe is over."""
+    to_store: tuple[str, CacheEntry] | None = None
+    """The output and its cache key, to be stored once the job has ended with it: never what is not in the books."""
 
 
 @dataclass(frozen=True)
@@ -141,16 +143,13 @@ class Runner:
         if len(outcome) > limit:
             detail = f"The output has more than {limit} bytes of JSON (limits.result_bytes)."
             return self._settle_failure(claim, _with_error(attempt, problem("result_too_large", detail)), context)
-        if context.wish:
-            self._store(context.wish.key, output, attempt, self._version(claim))
         how = _use(context).how
         operation = operations.finish_job(
             self.worker_id, claim, JobStatus.SUCCEEDED, outcome, context.bill(is_last=True), use=how
         )
-        return Settlement(operation, JobStatus.SUCCEEDED, attempt, _probe_over(claim))
-
-    def _store(self, key: str, output: dict[str, Any], attempt: Attempt, version: str) -> None:
-        self.cache.put(key, CacheEntry(output, attempt.ended_at, attempt.cost_nanos, version))
+        entry = CacheEntry(output, attempt.ended_at, attempt.cost_nanos, self._version(claim))
+        to_store = (context.wish.key, entry) if context.wish else None
+        return Settlement(operation, JobStatus.SUCCEEDED, attempt, _probe_over(claim), to_store)
 
     def _settle_failure(
         self, claim: Claim, attempt: Attempt, context: AttemptContext, retry_after: float | None = None

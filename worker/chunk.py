@@ -177,6 +177,8 @@ class ChunkRunner:
             log.exception("outcome_refused", job_id=claim.id)
             self._persist([self.runner.broken(claim, error).operation])
             return self._settle(None, then)
+        if settled.to_store and replies[0]:
+            self.runner.cache.put(*settled.to_store)
         _report(claim, settled, replies[0])
         return replies[len(first) :]
 

@@ -51,6 +51,7 @@ model = "openai/sandbox;fail=500:0.03,429:0.02;retry_after=1;latency=LATENCY"
 base_url = "SANDBOX/v1"
 input_cost_per_1k = 0.0001
 output_cost_per_1k = 0.0004
+KEYS
 [programs.qa]
 signature = "question -> answer"
 """
@@ -72,6 +73,8 @@ class Report:
     """Answered calls whose prompt had been answered before."""
     paid_nanos: int = 0
     """Nano-dollars of all answered calls, by the model server's ledger."""
+    calls_replayed: int = 0
+    """Repeated calls that the model server did not charge again, for they bore the key of the first."""
     paid_twice_nanos: int = 0
     """Nano-dollars of the calls paid twice: the first answer of each died with the worker that asked for it."""
     booked_nanos: int = 0
@@ -198,6 +201,7 @@ class Soak:
         report.published_twice = self._fleet.results(self._batch) - len(jobs)
         ledger = httpx.get(f"{self._fleet.sandbox}/ledger", timeout=30).json()["total"]
         report.calls_answered, report.calls_paid_twice = ledger["completions"], ledger["duplicate_prompts"]
+        report.calls_replayed = ledger["replays"]
         report.paid_nanos = _nanos(ledger["prompt_tokens"], ledger["completion_tokens"])
         report.paid_twice_nanos = _nanos(ledger["duplicate_prompt_tokens"], ledger["duplicate_completion_tokens"])
         books = self._books()
@@ -220,8 +224,8 @@ def _nanos(prompt_tokens: int, completion_tokens: int) -> int:
 
 
 @contextmanager
-def fleet_on_own_redis(folder: Path, latency: float) -> Iterator[tuple[Fleet, OwnRedis]]:
-    """A fleet without workers yet, with its own Redis and model server."""
+def fleet_on_own_redis(folder: Path, latency: float, keys: bool = False) -> Iterator[tuple[Fleet, OwnRedis]]:
+    """A fleet without workers yet, with its own Redis and model server; with `keys` each call carries its own."""
     with ExitStack() as stack:
         sandbox = subprocess.Popen(
             [sys.executable, "-m", "sandbox", "--port", "0"], stdout=subprocess.PIPE, text=True, cwd=ROOT
@@ -234,7 +238,8 @@ def fleet_on_own_redis(folder: Path, latency: float) -> Iterator[tuple[Fleet, Ow
         own_redis = OwnRedis(folder)
         stack.callback(own_redis.end)
         config = folder / "dspy-jobs.toml"
-        config.write_text(CONFIG.replace("SANDBOX", url).replace("LATENCY", str(latency)))
+        header = 'idempotency_header = "Idempotency-Key"' if keys else ""
+        config.write_text(CONFIG.replace("SANDBOX", url).replace("LATENCY", str(latency)).replace("KEYS", header))
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("DSPY_JOBS_")}
         environ = {"REDIS_URL": own_redis.url, "DSPY_JOBS_CONFIG": str(config)}
         store = SyncStore(connect(own_redis.url))
@@ -244,9 +249,14 @@ def fleet_on_own_redis(folder: Path, latency: float) -> Iterator[tuple[Fleet, Ow
         yield fleet, own_redis
 
 
-def soak(jobs: int, seconds: float, faults: Faults, latency: float) -> Report:
-    """Run one soak in a folder of its own. `latency` is the model's, in seconds."""
-    with tempfile.TemporaryDirectory(prefix="dj-") as folder, fleet_on_own_redis(Path(folder), latency) as (fleet, own):
+def soak(jobs: int, seconds: float, faults: Faults, latency: float, keys: bool = False) -> Report:
+    """Run one soak in a folder of its own.
+
+    `latency` is the model's, in seconds. With `keys` the provider is one that charges a repeated call once.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dj-")))
+        fleet, own = stack.enter_context(fleet_on_own_redis(folder, latency, keys))
         return Soak(fleet, own, jobs, faults).run(seconds)
 
 
@@ -258,10 +268,11 @@ def main() -> int:
     parser.add_argument("--latency", type=float, default=0.5, help="of the model, in seconds")
     parser.add_argument("--kill-every", type=float, default=5, help="seconds between kills of a random worker")
     parser.add_argument("--outages", type=float, nargs="*", default=[0, 60], help="seconds for which Redis is dead")
+    parser.add_argument("--keys", action="store_true", help="a provider that charges a repeated call once")
     parser.add_argument("--stalls", type=float, nargs="*", default=[30], help="seconds for which Redis is stopped")
     options = parser.parse_args()
     faults = Faults(options.kill_every, tuple(options.outages), tuple(options.stalls))
-    report = soak(options.jobs, options.seconds, faults, options.latency)
+    report = soak(options.jobs, options.seconds, faults, options.latency, options.keys)
     print(json.dumps(asdict(report), indent=2))
     broken = report.lost or report.published_twice or report.wrong_counts
     broken = broken or report.booked_nanos != report.paid_nanos - report.paid_twice_nanos
