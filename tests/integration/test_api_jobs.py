@@ -106,7 +106,8 @@ def test_a_job_tells_its_life(api: httpx.Client, worker: PlayedWorker) -> None:
     worker.succeed(job["id"], "because")
     done = read(api, job)
     assert (done["status"], done["output"], done["attempt"]) == ("succeeded", {"answer": "because"}, 2)
-    assert done["usage"] == {"input_tokens": 20, "output_tokens": 4, "calls": 2, "source": "provider"}
+    unknown = {"cached_input_tokens": None, "reasoning_tokens": None}
+    assert done["usage"] == {"input_tokens": 20, "output_tokens": 4, **unknown, "calls": 2, "source": "provider"}
     assert done["cost_usd"] == 0.000003
     assert [attempt["number"] for attempt in done["attempts"]] == [1, 2]
 
