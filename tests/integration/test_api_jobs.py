@@ -106,7 +106,10 @@ def test_a_job_tells_its_life(api: httpx.Client, worker: PlayedWorker) -> None:
     worker.succeed(job["id"], "because")
     done = read(api, job)
     assert (done["status"], done["output"], done["attempt"]) == ("succeeded", {"answer": "because"}, 2)
-    assert done["usage"] == {"input_tokens": 20, "output_tokens": 4, "calls": 2, "source": "provider"}
+    assert done["usage"] == {
+        "input_tokens": 20, "output_tokens": 4, "calls": 2, "source": "provider",
+        "cached_input_tokens": None, "reasoning_tokens": None,
+    }  # fmt: skip
     assert done["cost_usd"] == 0.000003
     assert [attempt["number"] for attempt in done["attempts"]] == [1, 2]
 
