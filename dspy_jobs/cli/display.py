@@ -183,7 +183,7 @@ def print_budgets(budgets: Iterable[Budget]) -> None:
     """Budgets, one a row."""
     rows = [
         (
-            b.client or "all", b.period, _money(b.limit_usd) or "none", _money(b.spent_usd), _money(b.left_usd),
+            b.client or "all", b.period, _cost(b.limit_usd) or "none", _cost(b.spent_usd), _cost(b.left_usd),
             "used up" if b.exhausted else "", f"{b.resets_at:%Y-%m-%d}" if b.resets_at else "",
         )
         for b in budgets
@@ -260,11 +260,7 @@ def _range(cost: CostRange) -> str:
 
 
 def _cost(dollars: float | None) -> str:
-    return "" if dollars is None else f"${dollars:.6f}".rstrip("0").rstrip(".")
-
-
-def _money(amount: float | None) -> str:
-    return "" if amount is None else format_dollars(nanos(amount))
+    return "" if dollars is None else format_dollars(nanos(dollars))
 
 
 def _waited(seconds: float | None) -> str:
