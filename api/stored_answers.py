@@ -28,16 +28,26 @@ class StoredAnswers:
     async def find(self, keys: Sequence[str], max_age_seconds: float | None) -> set[str] | None:
         """Those of the keys with an answer that is no older; None if the cache cannot be asked."""
         try:
-            async with asyncio.timeout(self._seconds), self._redis.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.pttl(names.cache_entry(key))
-                left = await pipe.execute()
+            async with asyncio.timeout(self._seconds):
+                return await self._find(dict(zip(map(names.cache_entry, keys), keys, strict=True)), max_age_seconds)
         except (RedisError, OSError, TimeoutError) as error:
             _log.warning("cache_unavailable", error=str(error) or type(error).__name__)
             return None
+
+    async def _find(self, keys: dict[str, str], max_age_seconds: float | None) -> set[str]:
+        # Most batches are all new or all known, and one number says so; asking of each key costs many times that.
+        number = await self._redis.exists(*keys)
+        if number == 0:
+            return set()
+        if number == len(keys) and max_age_seconds is None:
+            return set(keys.values())
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in keys:
+                pipe.pttl(name)
+            left = await pipe.execute()
         # An answer is given its whole life when it is made: what is left of it tells its age.
-        least = 0 if max_age_seconds is None else (self._lifetime - max_age_seconds) * 1000
-        return {key for key, ms in zip(keys, left, strict=True) if ms > max(0, least)}
+        least = 0 if max_age_seconds is None else max(0, (self._lifetime - max_age_seconds) * 1000)
+        return {key for key, ms in zip(keys.values(), left, strict=True) if ms > least}
 
     async def close(self) -> None:
         """Close the connections."""
