@@ -206,11 +206,11 @@ def test_an_attempt_that_cannot_even_begin_fails(bench: Bench, monkeypatch: pyte
 
 def test_a_refused_outcome_fails_its_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An outcome that Redis will never take becomes one that it takes; the rest of the message runs."""
-    first, second = (bench.submit("echo", inputs={"text": "t"}) for _ in range(2))
+    first, second = (bench.submit("echo", inputs={"text": text}) for text in "ab")
     finish = operations.finish_job
 
-    def refused(*args: Any) -> Any:
-        operation = finish(*args)
+    def refused(*args: Any, **more: Any) -> Any:
+        operation = finish(*args, **more)
         is_refused = args[1].id == first and args[2] == "succeeded"
         return replace(operation, args=()) if is_refused else operation
 

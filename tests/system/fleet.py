@@ -30,6 +30,7 @@ factory = "tests.programs:echo"
 factory = "tests.programs:crash"
 [programs.sleepy]
 factory = "tests.programs:sleepy"
+cache = false
 [programs.exits]
 factory = "tests.programs:exits"
 [programs.kills_worker]
