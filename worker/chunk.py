@@ -38,6 +38,10 @@ log = structlog.get_logger("worker")
 #: Seconds past its deadline after which an attempt that makes no model call is given up, its thread with it.
 STUCK_SECONDS = 10.0
 
+#: Messages looked up at once. That is all work for the processor: with every thread at it, each would wait so long for
+#: its turn that the cache's Redis would seem too slow.
+_LANES = 4
+
 _nonces = itertools.count()
 
 #: An attempt that ended, and how.
@@ -57,6 +61,8 @@ class ChunkRunner:
     """Threads given up with attempts that never returned."""
     is_draining: threading.Event = field(default_factory=threading.Event)
     gates: Gates = field(default_factory=Gates)
+    lanes: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(_LANES))
+    """Held while a message's jobs are looked up."""
     running: dict[str, tuple[Claim, AttemptContext]] = field(default_factory=dict)
     """Attempts under way by job id; the housekeeping thread stops them."""
 
@@ -85,11 +91,10 @@ class ChunkRunner:
 
     def _unanswered(self, taken: Sequence[Taken]) -> list[Job]:
         """The jobs that must run; those whose outputs were made before have ended with them."""
-        jobs = self.answers.read(taken)
-        found = self.answers.find(jobs)
-        if not found:
-            return jobs
-        done = self._settle_answered(found, None)
+        with self.lanes:
+            jobs = self.answers.read(taken)
+            found = self.answers.find(jobs)
+            done = self._settle_answered(found, None) if found else set()
         return [job for job in jobs if job.id not in done]
 
     def _settle_answered(self, found: list[Answered], settlement: Ended | None) -> set[str]:
