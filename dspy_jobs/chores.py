@@ -110,7 +110,8 @@ def all_chores(settings: Settings) -> Plan[None]:
     yield from expire(settings)
     yield from recover(settings)
     found = yield find_chores(STALE_UPLOAD_MS)
-    yield send_waiting()
+    while (yield send_waiting()):
+        pass
     for batch_id in found.canceling:
         yield from cancel(batch_id)
     for batch_id in found.releasing:

@@ -119,6 +119,8 @@ def _ending(job: StoredJob, outcome: dict[str, Any], request: dict[str, Any]) ->
 def _wait(job: StoredJob) -> dict[str, Any]:
     """Why a queued job does not run, the time it will be looked at again, and how many go before it."""
     fields = job.fields
+    if "follows" in fields and not job.paused:
+        return {"wait_reason": WaitReason.BEHIND_N_JOBS.value, "behind": 1}  # the one that makes its answer
     if reason := fields.get("wait"):
         until = fields.get("until")
         return {"wait_reason": reason, **({"until": rfc3339(until)} if until else {})}

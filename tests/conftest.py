@@ -50,19 +50,28 @@ def store(redis_url: str) -> Iterator[SyncStore]:
 
 
 def keys_without_lifetime(client: redis.Redis) -> list[str]:
-    """Names of all keys that would stay for ever, but for those of jobs and batches that have not ended."""
+    """Names of all keys that would stay for ever, but for those of jobs, batches and flights that have not ended."""
     keys = [key.decode() for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
     return [key for key in keys if not is_at_work(client, key)]
 
 
 def is_at_work(client: redis.Redis, key: str) -> bool:
-    """Whether the key belongs to a job or batch that has not ended, or to an upload that is not a batch yet."""
+    """Whether the key belongs to a job or batch that has not ended, an upload that is not one yet, or a flight."""
+    if flight := re.match(r"dj:flight:(\w+)", key):
+        return is_flying(client, flight[1])
     found = re.match(r"dj:((?:job|batch)_\w+)", key)
     if found is None:
         return False
     status = client.hget(f"dj:{found[1]}", "status")
     is_upload = client.zscore(names.STAGING, found[1]) is not None
     return is_upload or status in (b"queued", b"running", b"in_progress", b"paused", b"canceling")
+
+
+def is_flying(client: redis.Redis, key: str) -> bool:
+    """Whether a flight's leader runs or waits for another worker, or its followers have not all been sent."""
+    leader = (client.get(names.flight(key)) or b"").decode()
+    status, leads = client.hmget(names.job(leader), "status", "leads")
+    return (status in (b"queued", b"running") and leads == key.encode()) or client.hexists(names.LANDING, key)
 
 
 def is_permanent(key: str) -> bool:

@@ -52,5 +52,5 @@ def settle_answered(
 
 
 def send_waiting(now_ms: int | None = None) -> Operation[int]:
-    """Send jobs whose leader's answer or whose client's budget is there. Answers how many lists may hold more."""
+    """Send jobs whose leader's answer or whose client's budget is there. Answers how many lists hold more."""
     return Operation(script("send_waiting"), ("" if now_ms is None else now_ms,), int)

@@ -40,11 +40,11 @@ class Scene:
         """An id that sorts after all before it."""
         return f"{kind}_{next(self._serial):04}"
 
-    def submit(self, queue: str = QUEUE, limit: int = MANY, **fields: Any) -> str:
+    def submit(self, queue: str = QUEUE, limit: int = MANY, step: int = STEP, **fields: Any) -> str:
         """Submit a job, which must be accepted."""
         job_id = self.new("job")
         fields = {"program": "qa", "model": "fast", "max_attempts": 3} | fields
-        operation = operations.submit_job(job_id, b'{"own":1}', queue, STEP, fields, LIFETIMES, limit, self.now)
+        operation = operations.submit_job(job_id, b'{"own":1}', queue, step, fields, LIFETIMES, limit, self.now)
         assert self.store.run(operation) == (True, self.now)
         return job_id
 

@@ -43,14 +43,14 @@ CONFIG = "\n".join(f'[programs.{name}]\nfactory = "tests.programs:{name}"' for n
 class Bench:
     """A worker's insides, and a caller beside it."""
 
-    def __init__(self, settings: Settings, store: SyncStore) -> None:
+    def __init__(self, settings: Settings, store: SyncStore, worker: str = "w1") -> None:
         circuits = circuits_of(settings, store)
         models = LanguageModels(settings, circuits, rate_storage(settings.redis_url or ""))
         self.cache = ResponseCache(settings)
-        runner = Runner(settings, "w1", load_programs(settings), models, self.cache)
+        runner = Runner(settings, worker, load_programs(settings), models, self.cache)
         self.settings = settings
         self.store = store
-        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), Bookkeeper(store, "w1"))
+        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), Bookkeeper(store, worker))
         self.housekeeping = Housekeeping(self.chunks, store, [names.queue(m) for m in settings.models], circuits)
 
     def submit(self, program: str, model: str = "sandbox", max_attempts: int = 1, **request: Any) -> str:

@@ -45,6 +45,8 @@ def attempt(number: int, cost: float | None = 0.1, tokens: int | None = 3, **mor
             {"wait_reason": "retry_scheduled", "until": "2023-11-14T22:13:20.000Z"},
         ),
         (job(wait="worker_lost"), {"wait_reason": "worker_lost"}),
+        (job(workers=0, follows="k"), {"wait_reason": "behind_n_jobs", "behind": 1}),
+        (job(paused=True, follows="k"), {"wait_reason": "paused"}),
         (job(status="running", workers=0, attempt_at=NOW), {}),
     ],
 )

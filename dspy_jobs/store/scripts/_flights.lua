@@ -11,23 +11,39 @@ local STEP, CHUNK = 500, 25
 
 local function flight_key(key) return 'dj:flight:' .. key end
 
--- Send some followers; the housekeepers send the rest.
+-- Who leads a flight at this moment.
+local function leader_of(key)
+  local leader = redis.call('GET', flight_key(key))
+  if leader and redis.call('HGET', job_key(leader), 'leads') == key then return leader end
+end
+
+-- Send some followers; the housekeepers send the rest. Without an answer for them a few will do, of which the first to
+-- start leads: to send all of them each time would cost the square of their number where all fail. Answers whether
+-- more can be sent at once.
 local function send_followers(key, leader, now)
-  local list, groups = flight_key(key) .. ':followers', {}
-  for _, id in ipairs(redis.call('LPOP', list, STEP) or {}) do
-    local f = fields(id)
-    if f and f.status == 'queued' and redis.call('HGET', job_key(id), 'follows') == key then
-      redis.call('HDEL', job_key(id), 'follows')
-      if leader ~= '' then redis.call('HSET', job_key(id), 'answer', leader) end
-      add_to_group(groups, id, f)
-    end
-  end
-  send_groups(TEMPLATE, groups, CHUNK, now, true)
-  if redis.call('EXISTS', list) == 1 then
-    redis.call('HSET', 'dj:landing', key, leader)
-  else
+  local list, groups, sent, looked = flight_key(key) .. ':followers', {}, 0, 0
+  if leader == '' then leader = redis.call('HGET', 'dj:landing', key) or '' end -- an earlier answer is as good
+  if leader == '' and leader_of(key) then -- they follow that one now
     redis.call('HDEL', 'dj:landing', key)
+    return false
   end
+  repeat
+    local ids = redis.call('LPOP', list, CHUNK) or {}
+    for _, id in ipairs(ids) do
+      local f = fields(id)
+      if f and f.status == 'queued' and redis.call('HGET', job_key(id), 'follows') == key then
+        redis.call('HDEL', job_key(id), 'follows')
+        if leader ~= '' then redis.call('HSET', job_key(id), 'answer', leader) end
+        add_to_group(groups, id, f)
+        sent = sent + 1
+      end
+    end
+    looked = looked + #ids
+  until #ids == 0 or looked >= STEP or leader == '' and sent > 0
+  send_groups(TEMPLATE, groups, CHUNK, now, true)
+  local is_more = redis.call('EXISTS', list) == 1
+  if is_more then redis.call('HSET', 'dj:landing', key, leader) else redis.call('HDEL', 'dj:landing', key) end
+  return is_more and (leader ~= '' or sent == 0)
 end
 
 -- A job leads no more: it has ended, or waits for something its followers need not wait for.
@@ -58,17 +74,23 @@ local function find_leader(id, key, oldest)
   end
 end
 
+-- A single job without a message is not found by its message's age when its time to start is over; a batch looks after
+-- its own.
+local function watch_expiry(id, f)
+  if not f.started_at and (f.batch == '' or f.tries) then redis.call('ZADD', 'dj:expiring', f.expires_at, id) end
+end
+
 -- Let a job wait for another's answer.
 local function follow(id, f, key)
   let_go(id, f.owner)
+  watch_expiry(id, f)
   redis.call('HSET', job_key(id), 'follows', key)
   redis.call('RPUSH', flight_key(key) .. ':followers', id)
 end
 
 -- Let a job make an answer that others may follow, unless somebody else does.
 local function lead(id, key)
-  local leader = redis.call('GET', flight_key(key))
-  if leader and leader ~= id and redis.call('HGET', job_key(leader), 'leads') == key then return end
+  if (leader_of(key) or id) ~= id then return end
   redis.call('SET', flight_key(key), id)
   redis.call('HSET', job_key(id), 'leads', key)
 end
@@ -81,5 +103,5 @@ local function park_client(id, f, ends, now)
   redis.call('RPUSH', client_parked(f.client), id)
   redis.call('SADD', 'dj:waiting_clients', f.client)
   redis.call('HSET', job_key(id), 'parked', '1', 'wait', 'budget_exhausted', 'until', ms(ends))
-  if not f.started_at then redis.call('ZADD', 'dj:expiring', f.expires_at, id) end
+  watch_expiry(id, f)
 end

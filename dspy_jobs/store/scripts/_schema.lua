@@ -278,6 +278,7 @@ local function put_back(id, f, problem, now)
   redis.call('HSET', job_key(id), 'status', 'queued', 'wait', 'worker_lost')
   let_go(id, f.owner)
   recount(f.queue, f.batch, 'running', 'queued')
+  if f.batch ~= '' then hold_to_limits(f.batch, now) end
 end
 
 -- The fields most transitions need, by name; nil where the job is not known.

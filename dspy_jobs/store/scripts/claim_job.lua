@@ -49,6 +49,12 @@ if ARGV[10]:find('follow', 1, true) then
   if what == 'following' then follow(id, f, answer) end
   if what then return {what, leader} end
 end
+local until_client = has_budgets() and exhausted(f.client, 0, now)
+if until_client then
+  let_go(id, worker)
+  park_client(id, f, until_client, now)
+  return {'parked'}
+end
 local reason, ends = gate_of(f.queue, now)
 local is_half_open = reason == 'circuit_open' and ends <= now
 if is_full(f.queue) and (not reason or is_half_open) then
@@ -60,12 +66,6 @@ end
 if reason then
   local m = redis.call('HMGET', key, 'model', 'fallen')
   return {'gated', reason, ends == 0 and 0 or math.max(1, ends - now), f.queue, m[1], m[2] or ''}
-end
-local until_client = has_budgets() and exhausted(f.client, 0, now)
-if until_client then
-  let_go(id, worker)
-  park_client(id, f, until_client, now)
-  return {'parked'}
 end
 if ARGV[10]:find('lead', 1, true) then lead(id, answer) end
 local attempt = f.attempt + 1

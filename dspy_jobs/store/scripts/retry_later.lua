@@ -20,5 +20,6 @@ if ARGV[9] ~= 'none' then redis.call('HINCRBY', key, ARGV[9], 1) end
 let_go(id, worker)
 if ARGV[10] ~= '' then fall_back(id, f, ARGV[10]) end
 recount(f.queue, f.batch, 'running', 'queued')
+if f.batch ~= '' then hold_to_limits(f.batch, now) end
 redis.call('ZADD', 'dj:delayed', due, id)
 return 'delayed'

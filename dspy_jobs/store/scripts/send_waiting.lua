@@ -1,10 +1,9 @@
 -- Send jobs that waited for something that is over: for a leader's answer, when one step could not send them all, and
--- for their client's budget. A bounded step. Answers how many lists may hold more. ARGV: now.
+-- for their client's budget. A bounded step. Answers how many lists hold more that can be sent at once. ARGV: now.
 local now, more = clock(ARGV[1]), 0
 local landing = redis.call('HGETALL', 'dj:landing')
 for i = 1, math.min(#landing, 20), 2 do
-  send_followers(landing[i], landing[i + 1], now)
-  more = more + 1
+  if send_followers(landing[i], landing[i + 1], now) then more = more + 1 end
 end
 for _, client in ipairs(redis.call('SMEMBERS', 'dj:waiting_clients')) do
   if not exhausted(client, 0, now) then

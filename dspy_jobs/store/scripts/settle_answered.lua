@@ -2,10 +2,10 @@
 -- run. Answers for each: finished | stale | parked | expired | paused (its queue is; it stays taken).
 -- ARGV: now, worker, expired problem, then for each job: id, outcome, 'hit' or 'coalesced', nano-dollars saved or ''.
 local now, worker, answers, ended = clock(ARGV[1]), ARGV[2], {}, {}
-local paused_batches, paused_queues = {}, {}
+local paused_batches, paused_queues, seen = {}, {}, {}
 
 local function answer_of(id, f)
-  if not f or f.status ~= 'queued' or f.owner ~= worker then return 'stale' end
+  if not f or f.status ~= 'queued' or f.owner ~= worker or seen[id] then return 'stale' end
   if paused_batches[f.batch] == nil then paused_batches[f.batch] = is_paused(f.batch) end
   if paused_batches[f.batch] then return 'parked' end
   if paused_queues[f.queue] == nil then paused_queues[f.queue] = gate_of(f.queue, now) == 'paused' end
@@ -17,6 +17,7 @@ for i = 4, #ARGV, 4 do
   local id = ARGV[i]
   local f = fields(id)
   local answer = answer_of(id, f)
+  seen[id] = true
   if answer == 'parked' then
     let_go(id, worker)
     park(f.batch, id, now)
