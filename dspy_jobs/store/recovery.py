@@ -3,23 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import orjson
+from dataclasses import dataclass
 
 from dspy_jobs.ids import first_batch_id, first_job_id
 from dspy_jobs.messages import MESSAGE_TEMPLATE
-from dspy_jobs.problems import problem
-from dspy_jobs.store.operations import CANCELED, EXPIRED
 from dspy_jobs.store.script import Operation, script
+from dspy_jobs.store.verdicts import CANCELED, EXPIRED, WORKER_LOST, WORKER_STOPPED
+from dspy_jobs.store.wire import texts, time_of
 
-_STOPPED = orjson.dumps(
-    problem("worker_lost", "The worker was told to stop before the attempt ended.").model_dump(exclude_none=True)
-)
+
+def recover_lost(
+    max_losses: int, limit: int = 200, now_ms: int | None = None, grace_seconds: float = 0
+) -> Operation[tuple[int, int]]:
+    """Queue again what lost workers held. Answers (recovered, failed for good).
+
+    `grace_seconds` is how long live workers get to renew their leases after a time in which nobody called this, as
+    when Redis was away; calls must come at least twice in it.
+    """
+    grace = int(grace_seconds * 1000)
+    args = (time_of(now_ms), MESSAGE_TEMPLATE, limit, max_losses, WORKER_LOST, CANCELED, grace)
+    return Operation(script("recover_lost"), args, lambda raw: (int(raw[0]), int(raw[1])))
+
+
+def wake_delayed(limit: int = 500, now_ms: int | None = None) -> Operation[int]:
+    """Send jobs whose wait is over. Answers how many."""
+    return Operation(script("wake_delayed"), (time_of(now_ms), MESSAGE_TEMPLATE, limit), int)
+
+
+@dataclass(frozen=True, slots=True)
+class Chores:
+    """Batches that a dead process may have left half done."""
+
+    canceling: list[str]
+    releasing: list[str]
+    abandoned: list[str]
+    """Uploads to which nothing was added for long."""
+
+
+def find_chores(stale_ms: int, limit: int = 50, now_ms: int | None = None) -> Operation[Chores]:
+    """Find batches with work left; `stale_ms` is the age of an abandoned upload."""
+
+    def read(raw: list[list[bytes]]) -> Chores:
+        return Chores(*(texts(ids) for ids in raw))
+
+    return Operation(script("find_chores"), (time_of(now_ms), stale_ms, limit), read)
 
 
 def surrender_jobs(worker: str, limit: int = 500, now_ms: int | None = None) -> Operation[int]:
     """Give back up to `limit` of the jobs a stopping worker holds, running or not. Answers how many went back."""
-    args = ("" if now_ms is None else now_ms, worker, MESSAGE_TEMPLATE, limit, _STOPPED, CANCELED)
+    args = (time_of(now_ms), worker, MESSAGE_TEMPLATE, limit, WORKER_STOPPED, CANCELED)
     return Operation(script("surrender_jobs"), args, int)
 
 
@@ -28,7 +60,7 @@ def expire_due(limit: int, usual_seconds: float, queues: Sequence[str], now_ms: 
 
     `usual_seconds` is the time to start of jobs whose callers asked for nothing else.
     """
-    args = ("" if now_ms is None else now_ms, EXPIRED, limit, int(usual_seconds * 1000), *queues)
+    args = (time_of(now_ms), EXPIRED, limit, int(usual_seconds * 1000), *queues)
     return Operation(script("expire_due"), args, int)
 
 
@@ -40,5 +72,5 @@ def trim_index(oldest_ms: int, limit: int = 500, share: float = 0.0) -> Operatio
 
 def resend_lost(queue: str, grace_seconds: float = 5, limit: int = 200, now_ms: int | None = None) -> Operation[int]:
     """Send jobs again whose message has vanished for at least `grace_seconds`. Answers how many."""
-    args = ("" if now_ms is None else now_ms, MESSAGE_TEMPLATE, queue, int(grace_seconds * 1000), limit)
+    args = (time_of(now_ms), MESSAGE_TEMPLATE, queue, int(grace_seconds * 1000), limit)
     return Operation(script("resend_lost"), args, int)
