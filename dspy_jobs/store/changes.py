@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.store.script import Operation, script
 from dspy_jobs.store.submitting import Lifetimes
 from dspy_jobs.store.verdicts import CANCELED
@@ -21,7 +20,7 @@ def retry_jobs(
     ids: Sequence[str], lifetimes: Lifetimes, chunk_size: int = 1, now_ms: int | None = None
 ) -> Operation[tuple[int, str]]:
     """Queue ended jobs again. Answers (requeued, status of the first that was refused or '')."""
-    args = (time_of(now_ms), MESSAGE_TEMPLATE, lifetimes.expires_in, chunk_size, *ids)
+    args = (time_of(now_ms), lifetimes.expires_in, chunk_size, *ids)
     return Operation(script("retry_jobs"), args, lambda raw: (int(raw[0]), text(raw[1])))
 
 
@@ -54,7 +53,7 @@ def resume_batch(
     Without `unpause` a paused batch stays paused: for going on with a resumption that was cut short.
     """
     limits = {field: "" if value is None else value for field, value in (change or {}).items()}
-    args = (time_of(now_ms), batch_id, MESSAGE_TEMPLATE, chunk_size, limit, "1" if unpause else "0", *flat(limits))
+    args = (time_of(now_ms), batch_id, chunk_size, limit, "1" if unpause else "0", *flat(limits))
     return Operation(script("resume_batch"), args, lambda raw: (text(raw[0]), int(raw[1])))
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_jobs import names
-from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.settings import BreakerSettings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store.script import Operation, script
@@ -61,5 +60,5 @@ def open_gate(queue: str, reason: WaitReason) -> Operation[int]:
 
 def divert_job(worker: str, job_id: str, model: str, now_ms: int | None = None) -> Operation[int]:
     """Send a taken job that did not start to another model's queue. Answers 1 if it went."""
-    args = ("" if now_ms is None else now_ms, worker, job_id, MESSAGE_TEMPLATE, model)
+    args = ("" if now_ms is None else now_ms, worker, job_id, model)
     return Operation(script("divert_job"), args, int)

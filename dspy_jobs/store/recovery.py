@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dspy_jobs.ids import first_batch_id, first_job_id
-from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.store.script import Operation, script
 from dspy_jobs.store.verdicts import CANCELED, EXPIRED, WORKER_LOST, WORKER_STOPPED
 from dspy_jobs.store.wire import texts, time_of
@@ -21,13 +20,13 @@ def recover_lost(
     when Redis was away; calls must come at least twice in it.
     """
     grace = int(grace_seconds * 1000)
-    args = (time_of(now_ms), MESSAGE_TEMPLATE, limit, max_losses, WORKER_LOST, CANCELED, grace)
+    args = (time_of(now_ms), limit, max_losses, WORKER_LOST, CANCELED, grace)
     return Operation(script("recover_lost"), args, lambda raw: (int(raw[0]), int(raw[1])))
 
 
 def wake_delayed(limit: int = 500, now_ms: int | None = None) -> Operation[int]:
     """Send jobs whose wait is over. Answers how many."""
-    return Operation(script("wake_delayed"), (time_of(now_ms), MESSAGE_TEMPLATE, limit), int)
+    return Operation(script("wake_delayed"), (time_of(now_ms), limit), int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def find_chores(stale_ms: int, limit: int = 50, now_ms: int | None = None) -> Op
 
 def surrender_jobs(worker: str, limit: int = 500, now_ms: int | None = None) -> Operation[int]:
     """Give back up to `limit` of the jobs a stopping worker holds, running or not. Answers how many went back."""
-    args = (time_of(now_ms), worker, MESSAGE_TEMPLATE, limit, WORKER_STOPPED, CANCELED)
+    args = (time_of(now_ms), worker, limit, WORKER_STOPPED, CANCELED)
     return Operation(script("surrender_jobs"), args, int)
 
 
@@ -72,5 +71,5 @@ def trim_index(oldest_ms: int, limit: int = 500, share: float = 0.0) -> Operatio
 
 def resend_lost(queue: str, grace_seconds: float = 5, limit: int = 200, now_ms: int | None = None) -> Operation[int]:
     """Send jobs again whose message has vanished for at least `grace_seconds`. Answers how many."""
-    args = (time_of(now_ms), MESSAGE_TEMPLATE, queue, int(grace_seconds * 1000), limit)
+    args = (time_of(now_ms), queue, int(grace_seconds * 1000), limit)
     return Operation(script("resend_lost"), args, int)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import orjson
 
-from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.store.books import Bill
 from dspy_jobs.store.flights import Flight
 from dspy_jobs.store.records import (
@@ -138,4 +137,4 @@ def retry_later(
 
 def hand_back(worker: str, ids: Sequence[str], chunk_size: int, now_ms: int | None = None) -> Operation[int]:
     """Give taken jobs that did not start back to the queue, to be next."""
-    return Operation(script("hand_back"), (time_of(now_ms), worker, MESSAGE_TEMPLATE, chunk_size, *ids), int)
+    return Operation(script("hand_back"), (time_of(now_ms), worker, chunk_size, *ids), int)

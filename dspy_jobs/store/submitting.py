@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_jobs import names
-from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.settings import JobSettings
 from dspy_jobs.store.script import Operation, script
 from dspy_jobs.store.wire import flat, text, time_of
@@ -48,7 +47,7 @@ def submit_job(
 ) -> Operation[tuple[bool, int]]:
     """Accept a job: its record and its message in one step. Answers (accepted, creation time or jobs queued)."""
     args = (
-        time_of(now_ms), job_id, request, MESSAGE_TEMPLATE, queue_limit, lifetimes.retention, lifetimes.tombstone,
+        time_of(now_ms), job_id, request, queue_limit, lifetimes.retention, lifetimes.tombstone,
         lifetimes.expires_in, queue, step, "1" if lifetimes.is_sooner else "0", *flat(fields),
     )  # fmt: skip
     return Operation(script("submit_job"), args, lambda raw: (raw[0] == b"accepted", int(raw[1])))
@@ -150,7 +149,7 @@ def discard_staged(batch_id: str, limit: int = 1000) -> Operation[int]:
 
 def release_jobs(batch_id: str, pointer: int, sizes: Sequence[int], now_ms: int | None = None) -> Operation[int]:
     """Send the batch's next jobs in chunks of these sizes. Answers the new pointer, or -1 if it was not `pointer`."""
-    return Operation(script("release_jobs"), (time_of(now_ms), batch_id, MESSAGE_TEMPLATE, pointer, *sizes), int)
+    return Operation(script("release_jobs"), (time_of(now_ms), batch_id, pointer, *sizes), int)
 
 
 @dataclass(frozen=True, slots=True)

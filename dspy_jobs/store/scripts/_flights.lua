@@ -40,7 +40,7 @@ local function send_followers(key, leader, now)
     end
     looked = looked + #ids
   until #ids == 0 or looked >= STEP or leader == '' and sent > 0
-  send_groups(TEMPLATE, groups, CHUNK, now, true)
+  send_groups(groups, CHUNK, now, true)
   local is_more = redis.call('EXISTS', list) == 1
   if is_more then redis.call('HSET', 'dj:landing', key, leader) else redis.call('HDEL', 'dj:landing', key) end
   return is_more and (leader ~= '' or sent == 0)

@@ -28,20 +28,20 @@ local function queue_list(queue, step)
   return queue .. ':' .. step
 end
 
--- A Celery message (task protocol 2) for one or more jobs. `template` has the slots @ID@, @ARGS@ and @TAG@.
+-- A Celery message (task protocol 2) for one or more jobs. TEMPLATE has the slots @ID@, @ARGS@ and @TAG@.
 -- The tag ends in the time it was sent, or in 0 if it went to the front of the queue.
-local function message(template, ids, sent)
+local function message(ids, sent)
   local quoted = {}
   for i, id in ipairs(ids) do quoted[i] = '\\"' .. id .. '\\"' end
   local name = ids[1]
   if #ids > 1 then name = 'chunk-' .. #ids .. '-' .. ids[1] end
   local tag = redis.call('HINCRBY', 'dj:totals', 'messages', 1)
-  local filled = template:gsub('@ID@', name):gsub('@TAG@', tag .. '@' .. sent):gsub('@ARGS@', table.concat(quoted, ','))
+  local filled = TEMPLATE:gsub('@ID@', name):gsub('@TAG@', tag .. '@' .. sent):gsub('@ARGS@', table.concat(quoted, ','))
   return filled
 end
 
 -- Send jobs to the workers: they wait from now on, and a message says so. `front` lets them be next.
-local function send(template, queue, step, ids, now, front)
+local function send(queue, step, ids, now, front)
   if #ids == 0 then return end
   local waiting = {}
   for _, id in ipairs(ids) do
@@ -49,7 +49,7 @@ local function send(template, queue, step, ids, now, front)
     waiting[#waiting + 1] = id
   end
   redis.call('ZADD', waiting_key(queue, step), unpack(waiting))
-  redis.call(front and 'RPUSH' or 'LPUSH', queue_list(queue, step), message(template, ids, front and '0' or ms(now)))
+  redis.call(front and 'RPUSH' or 'LPUSH', queue_list(queue, step), message(ids, front and '0' or ms(now)))
 end
 
 -- What a worker holds, newest first: sent to the front in this order, the oldest is next.
@@ -66,11 +66,11 @@ local function add_to_group(groups, id, f)
   table.insert(groups[name].ids, id)
 end
 
-local function send_groups(template, groups, size, now, front)
+local function send_groups(groups, size, now, front)
   for _, group in pairs(groups) do
     for at = 1, #group.ids, size do
       local chunk = {unpack(group.ids, at, math.min(at + size - 1, #group.ids))}
-      send(template, group.queue, group.priority, chunk, now, front)
+      send(group.queue, group.priority, chunk, now, front)
     end
   end
 end

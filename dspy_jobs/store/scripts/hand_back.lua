@@ -1,8 +1,8 @@
 -- Give jobs this worker took but did not start back to the queue, to be next. Returns how many went back.
--- ARGV: now, worker, template, chunk size, ids…
-local now, worker, size = clock(ARGV[1]), ARGV[2], tonumber(ARGV[4])
+-- ARGV: now, worker, chunk size, ids…
+local now, worker, size = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local groups, returned = {}, 0
-for i = 5, #ARGV do
+for i = 4, #ARGV do
   local id = ARGV[i]
   local f = fields(id)
   if f and f.status == 'queued' and f.owner == worker then
@@ -11,5 +11,5 @@ for i = 5, #ARGV do
     returned = returned + 1
   end
 end
-send_groups(ARGV[3], groups, size, now, true)
+send_groups(groups, size, now, true)
 return returned

@@ -2,9 +2,9 @@
 -- A job that lost its worker too often fails as `worker_lost`. Answers {recovered, failed}.
 -- A lease runs only while somebody watches. If nobody came here for half of `grace` (ms), Redis was away or stood
 -- still, and live workers could not renew: they get that long before any of them is taken for lost.
--- ARGV: now, template, limit, largest number of losses, worker_lost problem, canceled problem, grace.
-local now, left, recovered, failed = clock(ARGV[1]), tonumber(ARGV[3]), 0, 0
-local grace, last = tonumber(ARGV[7]), redis.call('HGET', 'dj:watch', 'last')
+-- ARGV: now, limit, largest number of losses, worker_lost problem, canceled problem, grace.
+local now, left, recovered, failed = clock(ARGV[1]), tonumber(ARGV[2]), 0, 0
+local grace, last = tonumber(ARGV[6]), redis.call('HGET', 'dj:watch', 'last')
 if not last or now - tonumber(last) > grace / 2 then redis.call('HSET', 'dj:watch', 'since', ms(now)) end
 redis.call('HSET', 'dj:watch', 'last', ms(now))
 if now < tonumber(redis.call('HGET', 'dj:watch', 'since')) + grace then return {0, 0} end
@@ -16,20 +16,20 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
     local f, key = fields(id), job_key(id)
     if f and f.status == 'queued' and f.owner == worker then
       let_go(id, worker)
-      send(ARGV[2], f.queue, f.priority, {id}, now, true)
+      send(f.queue, f.priority, {id}, now, true)
       recovered = recovered + 1
     elseif f and f.status == 'running' and f.owner == worker then
       local losses = redis.call('HINCRBY', key, 'lost', 1)
       if redis.call('HGET', key, 'cancel') == '1' then
-        keep_attempt(id, f, ARGV[5], now)
-        end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[6], now), now)
-      elseif losses >= tonumber(ARGV[4]) then
-        keep_attempt(id, f, ARGV[5], now)
-        end_job(id, f, 'failed', unstarted_outcome(id, 'FAILURE', 'JobFailed', ARGV[5], now), now)
+        keep_attempt(id, f, ARGV[4], now)
+        end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[5], now), now)
+      elseif losses >= tonumber(ARGV[3]) then
+        keep_attempt(id, f, ARGV[4], now)
+        end_job(id, f, 'failed', unstarted_outcome(id, 'FAILURE', 'JobFailed', ARGV[4], now), now)
         failed = failed + 1
       else
-        put_back(id, f, ARGV[5], now)
-        send(ARGV[2], f.queue, f.priority, {id}, now, true)
+        put_back(id, f, ARGV[4], now)
+        send(f.queue, f.priority, {id}, now, true)
         recovered = recovered + 1
       end
     end

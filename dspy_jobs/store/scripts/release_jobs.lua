@@ -1,13 +1,13 @@
 -- Send the next jobs of a batch to the workers, in chunks of the given sizes, or smaller ones where a chunk's jobs are
 -- of several queues. Jobs that somebody canceled meanwhile are passed over. Returns the number released so far, or -1
 -- if the pointer moved under the caller.
--- ARGV: now, batch, template, expected pointer, chunk sizes…
-local now, batch, pointer = clock(ARGV[1]), ARGV[2], tonumber(ARGV[4])
+-- ARGV: now, batch, expected pointer, chunk sizes…
+local now, batch, pointer = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local key = batch_key(batch)
 local b = redis.call('HMGET', key, 'status', 'released', 'total', 'priority')
 if not b[1] or b[1] ~= 'in_progress' or tonumber(b[2]) ~= pointer then return -1 end
 local sizes, wanted = {}, 0
-for i = 5, #ARGV do
+for i = 4, #ARGV do
   sizes[#sizes + 1] = tonumber(ARGV[i])
   wanted = wanted + tonumber(ARGV[i])
 end
@@ -26,7 +26,7 @@ for _, size in ipairs(sizes) do
     end
   end
   if #index > 0 then redis.call('ZADD', 'dj:jobs', unpack(index)) end
-  send_groups(ARGV[3], groups, size, now)
+  send_groups(groups, size, now)
   at = at + size
 end
 pointer = pointer + #ids

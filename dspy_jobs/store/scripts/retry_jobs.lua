@@ -1,9 +1,9 @@
 -- Queue ended jobs again, under their old ids and with fresh attempts. Never touches what succeeded, or what is
 -- queued or running. Returns {requeued, first refused status or ''}.
--- ARGV: now, template, expires_in (ms), chunk size, ids…
-local now, size = clock(ARGV[1]), tonumber(ARGV[4])
+-- ARGV: now, expires_in (ms), chunk size, ids…
+local now, size = clock(ARGV[1]), tonumber(ARGV[3])
 local groups, requeued, refused = {}, 0, ''
-for i = 5, #ARGV do
+for i = 4, #ARGV do
   local id = ARGV[i]
   local f = fields(id)
   local again = f and (f.status == 'failed' or f.status == 'canceled' or f.status == 'expired')
@@ -16,8 +16,8 @@ for i = 5, #ARGV do
     local last = outcome and cjson.decode(outcome).attempt
     if last and last ~= cjson.null then redis.call('RPUSH', key .. ':attempts', cjson.encode(last)) end
     redis.call('DEL', outcome_key(id))
-    redis.call('HSET', key, 'status', 'queued', 'tries', 0, 'limited', 0, 'expires_at', ms(now + tonumber(ARGV[3])))
-    redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[3]), id)
+    redis.call('HSET', key, 'status', 'queued', 'tries', 0, 'limited', 0, 'expires_at', ms(now + tonumber(ARGV[2])))
+    redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[2]), id)
     redis.call('HDEL', key, 'started_at', 'ended_at', 'place', 'lost')
     for _, part in ipairs({'', ':request', ':attempts', ':journal'}) do redis.call('PERSIST', key .. part) end
     recount(f.queue, f.batch, f.status, 'queued')
@@ -37,5 +37,5 @@ for i = 5, #ARGV do
     refused = f and f.status or 'missing'
   end
 end
-send_groups(ARGV[2], groups, size, now)
+send_groups(groups, size, now)
 return {requeued, refused}

@@ -14,7 +14,7 @@ for _, client in ipairs(redis.call('SMEMBERS', 'dj:waiting_clients')) do
         add_to_group(groups, id, fields(id))
       end
     end
-    send_groups(TEMPLATE, groups, CHUNK, now, true)
+    send_groups(groups, CHUNK, now, true)
     if redis.call('EXISTS', list) == 0 then redis.call('SREM', 'dj:waiting_clients', client) else more = more + 1 end
   end
 end

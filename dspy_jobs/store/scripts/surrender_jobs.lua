@@ -1,18 +1,18 @@
 -- A worker that must stop now gives back everything it holds, running or not, up to `limit` a call. Nobody failed, so
 -- no attempt is counted. A job whose cancellation was asked for ends here. Returns how many it let go.
--- ARGV: now, worker, template, limit, problem of the attempts cut short, canceled problem.
+-- ARGV: now, worker, limit, problem of the attempts cut short, canceled problem.
 local now, worker, returned = clock(ARGV[1]), ARGV[2], 0
-for _, id in ipairs({unpack(held_by(worker), 1, ARGV[4])}) do
+for _, id in ipairs({unpack(held_by(worker), 1, ARGV[3])}) do
   redis.call('SREM', held_key(worker), id)
   local f = fields(id)
   if f and f.owner == worker then
     returned = returned + 1
     if redis.call('HGET', job_key(id), 'cancel') == '1' then
-      keep_attempt(id, f, ARGV[5], now)
-      end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[6], now), now)
+      keep_attempt(id, f, ARGV[4], now)
+      end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[5], now), now)
     else
-      if f.status == 'running' then put_back(id, f, ARGV[5], now) else let_go(id, worker) end
-      send(ARGV[3], f.queue, f.priority, {id}, now, true)
+      if f.status == 'running' then put_back(id, f, ARGV[4], now) else let_go(id, worker) end
+      send(f.queue, f.priority, {id}, now, true)
     end
   end
 end
