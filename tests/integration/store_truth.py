@@ -17,7 +17,7 @@ from dspy_jobs.store.records import text_fields
 
 #: What a job in each state may become in one step; anything else is a broken promise.
 TRANSITIONS = {
-    "queued": {"running", "canceled", "expired"},
+    "queued": {"running", "succeeded", "canceled", "expired"},
     "running": {"queued", "succeeded", "failed", "canceled"},
     "succeeded": set(),
     "failed": {"queued"},
@@ -28,6 +28,32 @@ TRANSITIONS = {
 NEW_JOB = {"batch": "", "attempt": "0"}
 TERMINAL = {"succeeded", "failed", "canceled", "expired"}
 CELERY_STATE = {"succeeded": "SUCCESS", "failed": "FAILURE", "expired": "FAILURE", "canceled": "REVOKED"}
+
+
+@dataclass(frozen=True)
+class Known:
+    """Names of what a test uses beside jobs and batches."""
+
+    queues: Sequence[str]
+    workers: Sequence[str]
+    flights: Sequence[str] = ()
+    clients: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What jobs share beside their batches and queues: answers and budgets."""
+
+    leaders: dict[str, str]
+    """Whom each flight's key names."""
+    landing: dict[str, str]
+    """Flights that are over with followers left: whose answer is theirs, or ''."""
+    followers: dict[str, list[str]]
+    """The list of followers of each flight; it may also hold jobs that went elsewhere."""
+    parked: set[str]
+    """The lists of jobs parked for their clients, together; the same goes for them."""
+    calls: int
+    """Calls in the books of the day."""
 
 
 @dataclass
@@ -47,6 +73,7 @@ class Truth:
     numbers: dict[str, dict[str, int]]
     """Counts of each queue, and under `totals` those of all."""
     leased: set[str]
+    shared: Shared
 
     def reachable(self) -> set[tuple[str, str]]:
         """(list, job) of every message in a queue."""
@@ -65,10 +92,31 @@ class Truth:
         )
 
 
-def read_truth(
-    client: redis.Redis, jobs: Sequence[str], batches: Sequence[str], queues: Sequence[str], workers: Sequence[str]
-) -> Truth:
+def read_shared(client: redis.Redis, known: Known, day: str) -> Shared:
     """Read it in one transaction."""
+    with client.pipeline() as pipe:
+        for key in known.flights:
+            pipe.get(names.flight(key)).lrange(names.followers(key), 0, -1)
+        for name in known.clients:
+            pipe.lrange(names.client_parked(name), 0, -1)
+        pipe.hgetall(names.LANDING).hgetall(names.costs(day))
+        replies = iter(pipe.execute())
+    flights = {key: (next(replies), _texts(next(replies))) for key in known.flights}
+    parked = {job_id for _ in known.clients for job_id in _texts(next(replies))}
+    landing, books = _fields(next(replies)), _fields(next(replies))
+    return Shared(
+        leaders={key: leader.decode() for key, (leader, _) in flights.items() if leader},
+        landing=landing,
+        followers={key: ids for key, (_, ids) in flights.items() if ids},
+        parked=parked,
+        calls=sum(int(value) for name, value in books.items() if name.endswith("|calls")),
+    )
+
+
+def read_truth(client: redis.Redis, jobs: Sequence[str], batches: Sequence[str], known: Known, day: str = "") -> Truth:
+    """Read it in two transactions: what jobs share, then all else. `day` is the day of the books, as yyyymmdd."""
+    shared = read_shared(client, known, day)
+    queues, workers = known.queues, known.workers
     lists = [names.queue_list(queue, priority.step) for queue in queues for priority in Priority]
     with client.pipeline() as pipe:
         for job_id in jobs:
@@ -106,17 +154,25 @@ def read_truth(
         numbers={name: _numbers(fields) for name, (fields, _) in queue_.items()}
         | {"totals": _numbers(_fields(totals))},
         leased=set(_texts(leased)),
+        shared=shared,
     )
     _put(truth, "waiting", [job_id for _, waiting in queue_.values() for job_id in waiting])
     _put(truth, "delayed", _texts(delayed))
-    in_parked_lists = {job_id for b in batch.values() for job_id in b[3]}
-    _put(truth, "parked", [job_id for job_id in in_parked_lists if "parked" in truth.jobs.get(job_id, {})])
+    _put_waiting_for_others(truth, {job_id for b in batch.values() for job_id in b[3]})
     for worker, ids in held.items():
         _put(truth, f"held by {worker}", ids)
     for batch_id, ids in truth.members.items():
         released = int(truth.batches[batch_id].get("released", "0"))
         _put(truth, "unreleased", [job_id for job_id in ids[released:] if _never_sent(truth.jobs.get(job_id, {}))])
     return truth
+
+
+def _put_waiting_for_others(truth: Truth, parked_with_batches: set[str]) -> None:
+    """Lists may also hold jobs from an earlier time; whichever list of parked ones is read first sends a job."""
+    parked = parked_with_batches | truth.shared.parked
+    _put(truth, "parked", [job_id for job_id in parked if "parked" in truth.jobs.get(job_id, {})])
+    for key, ids in truth.shared.followers.items():
+        _put(truth, "following", [j for j in dict.fromkeys(ids) if truth.jobs.get(j, {}).get("follows") == key])
 
 
 def _never_sent(job: dict[str, str]) -> bool:
@@ -203,6 +259,21 @@ def check_batches(truth: Truth) -> None:
             assert (batch["status"] == "ended") == ("ended_reason" in batch) == ("ended_at" in batch), batch_id
 
 
+def check_flights(truth: Truth) -> None:
+    """One job leads a flight at most; whoever follows has a leader that will end, or is about to be sent."""
+    leading = Counter(job["leads"] for job in truth.jobs.values() if "leads" in job)
+    assert max(leading.values(), default=0) <= 1, leading
+    for job_id, job in truth.jobs.items():
+        if key := job.get("leads"):
+            assert job["status"] in ("running", "queued"), (job_id, "leads though it has ended")
+            assert truth.shared.leaders.get(key) == job_id
+        if key := job.get("follows"):
+            assert job["status"] == "queued", job_id
+            assert leading[key] or key in truth.shared.landing, (job_id, "follows nobody, and nobody will send it")
+            assert job.get("leads") != key, (job_id, "follows itself")
+    assert truth.shared.landing.keys() <= truth.shared.followers.keys(), "nobody is left to be sent"
+
+
 def check_messages(truth: Truth) -> None:
     """Every message is one Celery can read, with a tag of its own and without a job twice."""
     raws = [orjson.loads(raw) for raw_list in truth.messages.values() for raw in raw_list]
@@ -223,7 +294,7 @@ def check_transitions(before: Truth, after: Truth) -> tuple[Counter[str], Counte
         expired_now = job["status"] == "expired" != was["status"]
         assert not (expired_now and "started_at" in was), (job_id, "a job that has started never expires")
         assert int(job.get("attempt", 0)) - int(was.get("attempt", 0)) == (
-            (was["status"], job["status"]) == ("queued", "running")
+            (was["status"], job["status"]) in (("queued", "running"), ("queued", "succeeded"))
         ), job_id
         jobs[job_id] += was["status"] not in TERMINAL and job["status"] in TERMINAL
     for batch_id, batch in after.batches.items():

@@ -17,6 +17,7 @@ from dspy_jobs.store.books import Bill
 from dspy_jobs.store.records import Claim
 from tests.integration.store_scene import QUEUE, STEP, Scene, bill
 from tests.integration.store_truth import (
+    Known,
     check_batches,
     check_counts,
     check_outcomes,
@@ -114,7 +115,7 @@ def test_rivals_end_each_job_exactly_once(store: SyncStore, redis_url: str) -> N
         events.ping()
         while (message := events.get_message(timeout=5))["type"] != "pong":
             announced[message["data"].decode()] += 1
-    truth = read_truth(store.redis, ids, [b for b, _ in batches], [QUEUE], [rival.name for rival in rivals])
+    truth = read_truth(store.redis, ids, [b for b, _ in batches], Known([QUEUE], [r.name for r in rivals]))
     statuses = truth.statuses()
     finished = sum((rival.ended for rival in rivals), Counter[str]())
     assert set(statuses) <= {"succeeded", "canceled"}
