@@ -331,7 +331,7 @@ def test_large_requests_are_read_all_the_same(fleet: Fleet) -> None:
     brought = [len(taken.request) > 0 for taken in fleet.store.run(operations.take_jobs("w1", ids))]
     assert brought == [True, False, False, False, False]
     fleet.first.chunks.run(ids)
-    assert fleet.shown(ids) == ["miss", "hit", "miss", "hit", "miss"]
+    assert fleet.shown(ids) == ["miss", "coalesced", "miss", "coalesced", "miss"]
     assert [job_view(fleet.first.read(job_id))["output"]["answer"] for job_id in ids] == texts
 
 
