@@ -119,7 +119,7 @@ class CacheSettings(_Section):
     memory_seconds: Seconds = Field(300, description="Time an output is kept in a worker's memory.")
     redis_seconds: Seconds = Field(7 * 86_400, description="Time an output is kept in Redis.")
     compress_bytes: Count = Field(1024, description="Outputs of more bytes are compressed.")
-    timeout_seconds: Seconds = Field(0.5, description="Longest wait for the cache's Redis; then it counts as a miss.")
+    timeout_seconds: Seconds = Field(1, description="Longest wait for the cache's Redis; then it counts as a miss.")
     skip_seconds: Seconds = Field(10, description="Time the cache's Redis is left alone after it failed.")
 
 

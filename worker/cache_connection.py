@@ -1,8 +1,9 @@
 """The cache's Redis as a job may use it: everything one use costs, connecting included, ends after one timeout.
 
 redis-py bounds each step by itself, so a server that takes its time at every step of a handshake, or sends its answer
-in drops, could hold a thread much longer. Here every wait on the socket gets what is left of the use's time. Only the
-system's name lookup cannot be bounded.
+in drops, could hold a thread much longer. Here every wait on the socket gets what is left of the use's time; and where
+nothing is left, what lies there already is still taken, for with many threads at work it may be this one that was late.
+Only the system's name lookup cannot be bounded.
 """
 
 from __future__ import annotations
@@ -19,23 +20,34 @@ from redis.retry import Retry
 
 #: Connections shared by all threads of a process. A use is short, and each open socket counts against the 1024 that
 #: `select` can watch.
-_CONNECTIONS = 16
+_CONNECTIONS = 32
+
+#: Waits on the socket that may still find something after the time is over, and for how long, in seconds.
+_GRACES, _GRACE_SECONDS = 16, 0.001
 
 
 class _Until(threading.local):
     """When the use under way in this thread has to be over, by the monotonic clock."""
 
     at: float = 0.0
+    graces: int = 0
+
+    def begin(self, seconds: float) -> None:
+        """A use begins that may take so long."""
+        self.at, self.graces = time.monotonic() + seconds, _GRACES
 
     def left(self) -> float:
-        """Seconds that are left.
+        """Seconds that are left for the next wait.
 
         Raises:
             TimeoutError: none are.
         """
-        if (seconds := self.at - time.monotonic()) <= 0:
+        if (seconds := self.at - time.monotonic()) > 0:
+            return seconds
+        if self.graces == 0:
             raise TimeoutError("the time for this use of the cache is over")
-        return seconds
+        self.graces -= 1
+        return _GRACE_SECONDS
 
 
 _until = _Until()
@@ -103,7 +115,7 @@ class CacheConnection:
         Raises:
             redis.exceptions.RedisError: it is unreachable, too slow, full or refuses.
         """
-        _until.at = time.monotonic() + self._timeout_seconds
+        _until.begin(self._timeout_seconds)
         connection: Any = self._pool.get_connection()  # type: ignore[no-untyped-call]
         try:
             # Directly: the bookkeeping of redis-py's client costs as much again as the command.

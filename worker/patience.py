@@ -5,12 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Use(NamedTuple):
+    """A use of the server that is under way."""
+
+    is_try: bool
+    """Whether it is the one that finds out if the server is back."""
+    began: float
 
 
 class Patience:
     """Whether a server may be used: after a failure nobody for a while, then one at a time until it has answered.
 
-    Thread-safe, and holds no lock while the server is used.
+    A use that failed while others were answered says that this process is slow, not the server. Thread-safe, and holds
+    no lock while the server is used.
     """
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
@@ -20,24 +30,30 @@ class Patience:
         self._until: float | None = None
         """When it may be tried again; None while all is well."""
         self._is_tried = False
+        self._answered_at = float("-inf")
 
-    def ask(self) -> bool | None:
-        """None: leave it alone. Else use it and hand this to `answered` or say `failed`: whether this is the try."""
+    def ask(self) -> Use | None:
+        """None: leave it alone. Else use it, and hand this to `answered` or `failed`."""
         with self._lock:
+            now = self._now()
             if self._until is None:
-                return False
-            if self._is_tried or self._now() < self._until:
+                return Use(False, now)
+            if self._is_tried or now < self._until:
                 return None
             self._is_tried = True
-            return True
+            return Use(True, now)
 
-    def answered(self, is_try: bool) -> None:
+    def answered(self, use: Use) -> None:
         """It answered: after a try, everybody may use it again. Who had begun before the failure proves nothing."""
-        if is_try:
-            with self._lock:
-                self._until, self._is_tried = None, False
-
-    def failed(self) -> None:
-        """It failed."""
         with self._lock:
+            if use.is_try:
+                self._until, self._is_tried = None, False
+            if self._until is None:
+                self._answered_at = self._now()
+
+    def failed(self, use: Use | None = None) -> None:
+        """It failed. Where that is certain no use is named: what others were answered then does not count."""
+        with self._lock:
+            if use and not use.is_try and self._answered_at > use.began:
+                return
             self._until, self._is_tried = self._now() + self._seconds, False

@@ -23,7 +23,7 @@ from dspy_jobs.cache_entry import CacheEntry, CorruptEntry, decode, encode
 from dspy_jobs.redis_url import cache_url
 from dspy_jobs.settings import Settings
 from worker.cache_connection import CacheConnection
-from worker.patience import Patience
+from worker.patience import Patience, Use
 
 log = structlog.get_logger("worker")
 
@@ -169,24 +169,27 @@ class ResponseCache:
 
     def _use(self, patience: Patience, *command: str | bytes | int) -> Any:
         """Redis's answer; None if it fails or is left alone."""
-        if (ticket := patience.ask()) is None:
+        if (use := patience.ask()) is None:
             self._count(skipped=1)
             return None
         try:
             reply = self._redis.run(*command)
         except Exception as error:  # noqa: BLE001  # whatever it is, an answer that is not found fails no job
-            self._failed(patience, error)
+            self._failed(patience, use, error)
             return None
-        patience.answered(ticket)
+        patience.answered(use)
         return reply
 
-    def _failed(self, patience: Patience, error: Exception) -> None:
+    def _failed(self, patience: Patience, use: Use, error: Exception) -> None:
         """Leave Redis alone for a while; one that answers but refuses, as when it is full, only for this purpose."""
         log.warning("cache_unavailable", error=str(error))
         self._count(errors=1)
         is_refusal = isinstance(error, ResponseError) and not isinstance(error, BusyLoadingError)
-        for concerned in (patience,) if is_refusal else (self._reads, self._writes):
-            concerned.failed()
+        if is_refusal:
+            patience.failed()
+            return
+        for concerned in (self._reads, self._writes):
+            concerned.failed(use)
 
     def _count(self, **more: int) -> None:
         with self._lock:

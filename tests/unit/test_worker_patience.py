@@ -35,7 +35,8 @@ def failed(clock: Clock) -> Patience:
 def test_without_a_failure_everybody_goes() -> None:
     """And is no try."""
     patience = Patience(10)
-    assert [patience.ask() for _ in range(3)] == [False, False, False]
+    uses = [patience.ask() for _ in range(3)]
+    assert [use and use.is_try for use in uses] == [False, False, False]
 
 
 def test_after_a_failure_nobody_goes_until_the_time_is_over(failed: Patience, clock: Clock) -> None:
@@ -43,32 +44,52 @@ def test_after_a_failure_nobody_goes_until_the_time_is_over(failed: Patience, cl
     clock.now += 9.9
     assert failed.ask() is None
     clock.now += 0.2
-    assert [failed.ask() for _ in range(3)] == [True, None, None]
+    assert [use and use.is_try for use in (failed.ask(), failed.ask(), failed.ask())] == [True, None, None]
 
 
 def test_a_try_that_is_answered_lets_everybody_go(failed: Patience, clock: Clock) -> None:
     """At once."""
     clock.now += 11
-    failed.answered(failed.ask() is True)
-    assert [failed.ask() for _ in range(2)] == [False, False]
+    use = failed.ask()
+    assert use is not None
+    failed.answered(use)
+    assert [use and use.is_try for use in (failed.ask(), failed.ask())] == [False, False]
 
 
 def test_a_try_that_fails_starts_the_wait_again(failed: Patience, clock: Clock) -> None:
     """With another try at its end."""
     clock.now += 11
-    assert failed.ask() is True
-    failed.failed()
+    use = failed.ask()
+    assert use is not None
+    assert use.is_try
+    failed.failed(use)
     clock.now += 9
     assert failed.ask() is None
     clock.now += 2
-    assert failed.ask() is True
+    assert failed.ask() is not None
 
 
 def test_an_answer_to_who_began_before_the_failure_proves_nothing(clock: Clock) -> None:
     """It may have been on its way for long."""
     patience = Patience(10, clock)
     begun = patience.ask()
-    assert begun is False
+    assert begun is not None
     patience.failed()
     patience.answered(begun)
+    assert patience.ask() is None
+
+
+def test_a_failure_while_others_are_answered_is_our_own(clock: Clock) -> None:
+    """The server answers; it was this process that was late. Where nobody is answered, it is the server."""
+    patience = Patience(10, clock)
+    slow, quick = patience.ask(), patience.ask()
+    assert slow is not None
+    assert quick is not None
+    clock.now += 1
+    patience.answered(quick)
+    patience.failed(slow)
+    late = patience.ask()
+    assert late is not None, "still in use"
+    clock.now += 1
+    patience.failed(late)
     assert patience.ask() is None
