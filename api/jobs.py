@@ -144,7 +144,7 @@ async def _queue(
         "expires_at": number + lifetimes.expires_in,
     }
     shown = {name: str(value) for name, value in {**fields, **seen}.items()}
-    return StoredJob(job_id, shown, record, None, [], None, slots, False)
+    return StoredJob(job_id, shown, record, None, [], None, slots, "")
 
 
 def queue_full(queued: int, limit: int) -> ProblemError:

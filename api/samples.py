@@ -56,7 +56,7 @@ def _job(status: str, outcome: dict[str, Any] | None = None, **fields: Any) -> S
     metadata = {"metadata": SUBMISSION["metadata"]}
     given = {name: str(value) for name, value in fields.items()}
     return StoredJob(
-        _JOB_ID, {**_FIELDS, "status": status, **given}, {**_REQUEST, **metadata}, outcome, [], None, 1, False
+        _JOB_ID, {**_FIELDS, "status": status, **given}, {**_REQUEST, **metadata}, outcome, [], None, 1, ""
     )
 
 

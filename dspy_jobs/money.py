@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import overload
 
 _A_DOLLAR = 1_000_000_000
 
 
-def dollars(nanos: int | str) -> float:
+@overload
+def dollars(nanos: int | str) -> float: ...
+
+
+@overload
+def dollars(nanos: int | str | None) -> float | None: ...
+
+
+def dollars(nanos: int | str | None) -> float | None:
     """Nano-dollars as US dollars: divided once, at the end, so that JSON shows the decimals the integer has."""
-    return int(nanos) / _A_DOLLAR
+    return None if nanos is None else int(nanos) / _A_DOLLAR
 
 
 def nanos(dollars: float) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import orjson
 
+from dspy_jobs.money import dollars
 from dspy_jobs.problems import Problem
 
 UsageSource = Literal["provider", "estimated"]
@@ -51,7 +52,7 @@ class Attempt:
     @property
     def cost_usd(self) -> float | None:
         """US dollars; None is unknown."""
-        return usd(self.cost_nanos)
+        return dollars(self.cost_nanos)
 
     def as_record(self) -> dict[str, Any]:
         """As it is stored: in the outcome, or in the list of attempts that did not end the job."""
@@ -68,11 +69,6 @@ class Attempt:
         if self.error is not None:
             record["error"] = self.error.model_dump(exclude_none=True)
         return record
-
-
-def usd(nanos: int | None) -> float | None:
-    """Nano-dollars as US dollars; None is unknown."""
-    return None if nanos is None else nanos / 1e9
 
 
 def rfc3339(ms: float | str) -> str:

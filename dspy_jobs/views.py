@@ -125,7 +125,7 @@ def _wait(job: StoredJob) -> dict[str, Any]:
         until = fields.get("until")
         return {"wait_reason": reason, **({"until": rfc3339(until)} if until else {})}
     if job.paused:
-        return {"wait_reason": WaitReason.PAUSED.value}
+        return {"wait_reason": _WAITS_FOR[PauseReason(job.paused)].value}
     if job.gate:
         return _closed(job.gate)
     if job.workers == 0:
@@ -133,6 +133,13 @@ def _wait(job: StoredJob) -> dict[str, Any]:
     if job.rank:
         return {"wait_reason": WaitReason.BEHIND_N_JOBS.value, "behind": job.rank}
     return {}
+
+
+_WAITS_FOR = {
+    PauseReason.OPERATOR: WaitReason.PAUSED,
+    PauseReason.MAX_COST: WaitReason.BUDGET_EXHAUSTED,
+    PauseReason.MAX_ERROR_RATE: WaitReason.PAUSED,
+}
 
 
 def _closed(gate: Gate) -> dict[str, Any]:
@@ -295,7 +302,7 @@ def _batch_wait(batch: StoredBatch, counts: dict[str, int]) -> dict[str, Any]:
 def _pause(fields: dict[str, str]) -> dict[str, Any]:
     """By what a batch is paused, since when, and what lets it go on."""
     reason = fields.get("pause_reason", PauseReason.OPERATOR)
-    waits_for = WaitReason.BUDGET_EXHAUSTED if reason == PauseReason.MAX_COST else WaitReason.PAUSED
+    waits_for = _WAITS_FOR[PauseReason(reason)]
     pause = {"reason": reason, "detail": _PAUSES[PauseReason(reason)](fields), "at": _time(fields.get("paused_at"))}
     return {"wait_reason": waits_for.value, "pause": pause}
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import orjson
 from dspy.lm15 import Response
 
-from dspy_jobs.outcomes import Usage, UsageSource, usd
+from dspy_jobs.money import dollars
+from dspy_jobs.outcomes import Usage, UsageSource
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.store.books import Bill, BilledCall, Booked
 from worker.bookkeeping import Book
@@ -184,7 +185,7 @@ class AttemptContext:
         return Bill([call.billed(self.resumes and not is_last) for call in calls], first)
 
     def _so_far(self) -> bytes:
-        known = {"usage": self.usage(), "cost_usd": usd(self.cost_nanos()), "replayed": self.replayed}
+        known = {"usage": self.usage(), "cost_usd": dollars(self.cost_nanos()), "replayed": self.replayed}
         return orjson.dumps(known)
 
     def _after_booking(self, answer: Booked | None, calls: list[Call], bill: Bill) -> None:

@@ -30,7 +30,8 @@ class StoredJob:
     """Jobs that wait before it in its queue, if it waits."""
     workers: int
     """Live workers that consume its queue; only known for a queued job."""
-    paused: bool
+    paused: str
+    """Why its batch is paused, a `PauseReason`; '' if it is not. Only known for a queued job."""
     gate: Gate | None = None
     """Why its queue is closed, if it is; only known for a queued job."""
 
@@ -172,6 +173,6 @@ def stored_job(job_id: str, raw: list[Any], shared: dict[str, Any] | None = None
         attempts=[orjson.loads(attempt) for attempt in attempts],
         rank=rank,
         workers=workers,
-        paused=bool(paused),
+        paused=paused.decode(),
         gate=gate_of(gate, until),
     )

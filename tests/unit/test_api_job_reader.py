@@ -26,7 +26,7 @@ class Redis:
         fields = {"status": status, "program": "qa", "model": "m", "attempt": "1", **times}
         flat = [part.encode() for pair in fields.items() for part in pair]
         request = orjson.dumps({"inputs": {"question": text}, "metadata": {"text": text}})
-        self.rows[job_id] = [flat, request, None, [], None, None, 0, 0, None, 0]
+        self.rows[job_id] = [flat, request, None, [], None, None, 0, b"", None, 0]
 
     async def run(self, operation: Any) -> Any:
         """Answer a read; every answer is a fresh list, as from a socket."""

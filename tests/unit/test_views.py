@@ -18,7 +18,7 @@ FIELDS = {
 REQUEST = {"inputs": {"q": "secret"}, "program_version": "v1", "request_id": "r", "custom_id": "c"}
 
 
-def job(rank: int | None = None, workers: int = 1, paused: bool = False, **more: Any) -> StoredJob:
+def job(rank: int | None = None, workers: int = 1, paused: str = "", **more: Any) -> StoredJob:
     """A stored job that is queued unless told otherwise."""
     attempts, outcome = more.pop("attempts", []), more.pop("outcome", None)
     fields = {**FIELDS, **{name: str(value) for name, value in more.items()}}
@@ -39,14 +39,15 @@ def attempt(number: int, cost: float | None = 0.1, tokens: int | None = 3, **mor
         (job(rank=0), {}),
         (job(rank=3), {"wait_reason": "behind_n_jobs", "behind": 3}),
         (job(workers=0, rank=3), {"wait_reason": "no_workers"}),
-        (job(workers=0, paused=True), {"wait_reason": "paused"}),
+        (job(workers=0, paused="operator"), {"wait_reason": "paused"}),
+        (job(paused="max_cost"), {"wait_reason": "budget_exhausted"}),
         (
-            job(paused=True, wait="retry_scheduled", until=NOW),
+            job(paused="operator", wait="retry_scheduled", until=NOW),
             {"wait_reason": "retry_scheduled", "until": "2023-11-14T22:13:20.000Z"},
         ),
         (job(wait="worker_lost"), {"wait_reason": "worker_lost"}),
         (job(workers=0, follows="k"), {"wait_reason": "behind_n_jobs", "behind": 1}),
-        (job(paused=True, follows="k"), {"wait_reason": "paused"}),
+        (job(paused="operator", follows="k"), {"wait_reason": "paused"}),
         (job(status="running", workers=0, attempt_at=NOW), {}),
     ],
 )
