@@ -318,6 +318,14 @@ class Interleavings(RuleBasedStateMachine):
         self.delivered.append(ids)
         self._take(worker, ids, flight if start else None)
 
+    @precondition(lambda self: self.lists)
+    @rule(worker=workers)
+    def deliver_all(self, worker: str) -> None:
+        """A worker receives every message, and all jobs turn out to be after the same answer."""
+        while self.lists:
+            self.deliver(0, worker, True, Flight(KEYS[0], True, True))
+            self.promises_hold()
+
     @precondition(lambda self: self.delivered)
     @rule(number=picks, worker=workers, start=st.booleans(), flight=flights)
     def deliver_again(self, number: int, worker: str, start: bool, flight: Flight) -> None:
@@ -607,7 +615,7 @@ def _emptied(batches: dict[str, Any]) -> set[str]:
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Scripts that send so few jobs in a step that more are left with a handful of them."""
     shared = scripts._shared()
-    smaller = tuple(part.replace("STEP, CHUNK = 500, 25", "STEP, CHUNK = 2, 1") for part in shared)
+    smaller = tuple(part.replace("STEP, CHUNK = 500, 25", "STEP, CHUNK = 1, 1") for part in shared)
     assert smaller != shared
     caches = (scripts.script, scripts.all_scripts)
     for found in caches:
