@@ -37,7 +37,7 @@ a test holds the two against each other.
 | dj:scores:{program}:{variant}:{name} | hash | values that callers gave jobs, by job | as a scored job's own |
 | dj:scores:{program} | zset | names of a program's scores, by the time of the last | as a scored job's own |
 | dj:spent:{yyyymmdd}, dj:spent:{yyyymm} | hash | nano-dollars by client, `*` for all | `costs.retention_days` |
-| dj:budgets | hash | the configured budgets: `{day or month} {client or *}` in nano-dollars | permanent |
+| dj:budgets | hash | the configured budgets, see `books.limits_of_spending` | permanent |
 | dj:totals | hash | jobs queued and running in all | permanent |
 | dj:workers | zset | workers by the end of their lease | permanent, trimmed |
 | dj:watch | hash | since when leases have been watched without a gap, and when last | permanent |

@@ -10,6 +10,7 @@ from typing import Any, cast
 import orjson
 
 from dspy_jobs import names
+from dspy_jobs.cache_entry import CacheEntry
 from dspy_jobs.store import SyncStore
 from dspy_jobs.store.flights import Answered, settle_answered
 from dspy_jobs.store.operations import EXPIRED
@@ -53,8 +54,7 @@ class StoredAnswers:
 
     def find(self, jobs: Sequence[Job]) -> list[Answered]:
         """Outcomes for those of the jobs whose outputs were made before."""
-        coalesced = [self.of_leader(job, job.taken.leader) for job in jobs if job.taken.leader]
-        found = [answered for answered in coalesced if answered]
+        found = self._coalesced([job for job in jobs if job.taken.leader and job.wish])
         ids = {answered.job_id for answered in found}
         rest = [job for job in jobs if job.wish and job.id not in ids]
         stored = self.cache.get(keys_of(rest)) if rest else {}
@@ -72,8 +72,18 @@ class StoredAnswers:
         """The outcome of a job that another one like it has answered; None if that is not there any more."""
         if job.wish is None:
             return None
-        entry = entry_of(self._get(names.outcome(leader)), job.wish.key)
-        return self.reuse.answered(job, entry, "coalesced") if entry and job.wish.accepts(entry) else None
+        return self._made_with(job, entry_of(self._get(names.outcome(leader)), job.wish.key))
+
+    def _coalesced(self, jobs: Sequence[Job]) -> list[Answered]:
+        """Outcomes of jobs that followed others; a leader's is read once for all that followed it."""
+        wanted = {(job.taken.leader, _key(job)) for job in jobs}
+        entries = {(leader, key): entry_of(self._get(names.outcome(leader)), key) for leader, key in wanted}
+        return [made for job in jobs if (made := self._made_with(job, entries[job.taken.leader, _key(job)]))]
+
+    def _made_with(self, job: Job, entry: CacheEntry | None) -> Answered | None:
+        if entry is None or job.wish is None or not job.wish.accepts(entry):
+            return None
+        return self.reuse.answered(job, entry, "coalesced")
 
     def _made_of(self, job: Job, found: Found | None) -> Answered | None:
         if found is None or job.wish is None or not job.wish.accepts(found.entry):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dspy_jobs import names
 from dspy_jobs.money import nanos
 from dspy_jobs.settings import ClientBudget, Settings
 from dspy_jobs.store.records import Claim
@@ -60,11 +61,16 @@ def record_calls(worker: str, claim: Claim, bill: Bill, so_far: bytes, now_ms: i
 
 
 def limits_of_spending(settings: Settings) -> dict[str, int]:
-    """The hash `dj:budgets`: each budget in nano-dollars by `{period} {client}`, and how long the books are kept."""
+    """The hash `dj:budgets`: each budget in nano-dollars by `{period} {client}`, `*` for all clients.
+
+    Beside them how many there are (`limits`), the queues whose running jobs count (`queue {name}`), and how many
+    milliseconds the books are kept (`kept`).
+    """
     whole = {"*": ClientBudget(day_usd=settings.budgets.day_usd, month_usd=settings.budgets.month_usd)}
-    limits = {"kept": settings.costs.retention_days * 86_400_000}
+    limits: dict[str, int] = {}
     for client, budget in {**whole, **settings.budgets.clients}.items():
         for period, limit in (("day", budget.day_usd), ("month", budget.month_usd)):
             if limit is not None:
                 limits[f"{period} {client}"] = nanos(limit)
-    return limits
+    queues = {f"queue {names.queue(model)}": 0 for model in settings.models}
+    return {**limits, **queues, "limits": len(limits), "kept": settings.costs.retention_days * 86_400_000}

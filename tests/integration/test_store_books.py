@@ -78,7 +78,9 @@ def nanos_allowed(scene: Scene, **limits: int) -> None:
     """Publish budgets in nano-dollars, `day_all=5`."""
     named = {name.replace("_", " ").replace("all", "*"): limit for name, limit in limits.items()}
     scene.store.redis.delete(names.BUDGETS)
-    scene.store.redis.hset(names.BUDGETS, mapping={"kept": 400 * DAY, **named})
+    scene.store.redis.hset(
+        names.BUDGETS, mapping={"kept": 400 * DAY, "limits": len(named), f"queue {QUEUE}": 0, **named}
+    )
 
 
 def try_start(scene: Scene, job_id: str, worker: str = "w1") -> Claim | NotClaimed:

@@ -319,7 +319,7 @@ def test_a_leader_parked_for_its_client_leads_no_more(scene: Flights) -> None:
     first, _ = scene.follow(leader.id)
     scene.now += LOST
     scene.store.run(operations.recover_lost(3, now_ms=scene.now))
-    scene.store.redis.hset(names.BUDGETS, mapping={"kept": 10**9, "day a": 0})
+    scene.store.redis.hset(names.BUDGETS, mapping={"kept": 10**9, "limits": 1, "day a": 0})
     scene.take("w1", leader.id)
     assert scene.start("w1", leader.id) == NotClaimed("parked")
     assert scene.leaders(first) == {first: ""}

@@ -532,7 +532,7 @@ class Interleavings(RuleBasedStateMachine):
     def _set_budget(self, is_poor: bool) -> None:
         self.client.delete(names.BUDGETS)
         if is_poor:
-            self.client.hset(names.BUDGETS, mapping={"kept": 10**9, "day poor": 0})
+            self.client.hset(names.BUDGETS, mapping={"kept": 10**9, "limits": 1, "day poor": 0})
 
     @rule(key=st.sampled_from(KEYS))
     def forget_leader(self, key: str) -> None:

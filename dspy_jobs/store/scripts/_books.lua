@@ -172,7 +172,7 @@ end
 
 -- Whether there is any budget at all.
 local function has_budgets()
-  return redis.call('HLEN', 'dj:budgets') > 1
+  return tonumber(redis.call('HGET', 'dj:budgets', 'limits') or '0') > 0
 end
 
 -- Whether a budget of `who` ('*' for all) is used up, with `reserved` counted as spent: the time it is there again.
@@ -191,8 +191,14 @@ local function exhausted(who, reserved, now)
   return over
 end
 
--- What the jobs that run in a queue, and one more, will cost by its mean.
+-- What the jobs that run, and one more of a queue, will cost by the mean of each queue.
 local function reserve_of(queue)
-  local v = redis.call('HMGET', 'dj:queue:' .. queue, 'running', 'mean_cost')
-  return (tonumber(v[1] or '0') + 1) * tonumber(v[2] or '0')
+  local sum = tonumber(redis.call('HGET', 'dj:queue:' .. queue, 'mean_cost') or '0')
+  for _, name in ipairs(redis.call('HKEYS', 'dj:budgets')) do
+    if name:sub(1, 6) == 'queue ' then
+      local v = redis.call('HMGET', 'dj:queue:' .. name:sub(7), 'running', 'mean_cost')
+      sum = sum + tonumber(v[1] or '0') * tonumber(v[2] or '0')
+    end
+  end
+  return sum
 end
