@@ -197,7 +197,11 @@ def _loads(raw: bytes | None) -> dict[str, Any] | None:
 
 
 def _numbers(fields: dict[str, str]) -> dict[str, int]:
-    return {name: int(fields.get(name, "0")) for name in ("queued", "running")}
+    return {name: int(fields.get(name, "0")) for name in ("queued", "taken", "running")}
+
+
+def _is_taken(job: dict[str, str], queue: str) -> bool:
+    return (job["status"], job["queue"]) == ("queued", queue) and "owner" in job
 
 
 def check_counts(truth: Truth) -> None:
@@ -210,7 +214,8 @@ def check_counts(truth: Truth) -> None:
             assert sum(counted.values()) == int(batch["total"]), batch_id
     for name, numbers in truth.numbers.items():
         found = truth.statuses() if name == "totals" else truth.statuses(queue=name)
-        assert numbers == {"queued": found["queued"], "running": found["running"]}, name
+        taken = 0 if name == "totals" else len([job for job in truth.jobs.values() if _is_taken(job, name)])
+        assert numbers == {"queued": found["queued"], "taken": taken, "running": found["running"]}, name
 
 
 def check_places(truth: Truth, lost: set[str]) -> None:
