@@ -13,6 +13,7 @@ from dspy_jobs.demand import Demand, QueueLoad, WorkerLoad, demand_of
 from dspy_jobs.settings import Settings
 from dspy_jobs.store.records import gate_of
 from dspy_jobs.store.script import Operation, script
+from dspy_jobs.store.wire import text, time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ def read_outstanding(queues: Sequence[str], now_ms: int | None = None) -> Operat
         loads = [_queue(name, row) for name, row in zip(queues, raw[0], strict=True)]
         return Outstanding(loads, [_worker(row) for row in raw[1]])
 
-    return Operation(script("read_demand"), ("" if now_ms is None else now_ms, *queues), read)
+    return Operation(script("read_demand"), (time_of(now_ms), *queues), read)
 
 
 def read_demand(settings: Settings, now_ms: int | None = None) -> Operation[Demand]:
@@ -67,7 +68,7 @@ def _worker(row: list[Any]) -> WorkerLoad:
     worker_id, is_alive, held, raw = row
     said = orjson.loads(raw) if raw else {}
     return WorkerLoad(
-        id=worker_id.decode(),
+        id=text(worker_id),
         is_alive=bool(is_alive),
         is_draining=said.get("draining", False),
         held=held,
