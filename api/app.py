@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api import (
+    autoscale,
     batch_retry,
     batches,
     budgets,
@@ -17,6 +18,7 @@ from api import (
     docs_page,
     health,
     jobs,
+    metrics,
     openapi,
     problems,
     programs,
@@ -56,9 +58,11 @@ ROUTES = (
     ("GET", "/v1/queues", queues.get_queues),
     ("POST", "/v1/queues/{name}/pause", queues.post_pause),
     ("POST", "/v1/queues/{name}/resume", queues.post_resume),
+    ("GET", "/v1/autoscale", autoscale.get_autoscale),
     ("GET", "/v1/limits", service.get_limits),
     ("GET", "/v1/budgets", budgets.get_budgets),
     ("GET", "/costs", costs.get_costs),
+    ("GET", "/metrics", metrics.get_metrics),
     ("GET", "/", service.get_root),
     ("GET", "/config", service.get_config),
     ("GET", "/health", health.get_ready),

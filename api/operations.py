@@ -7,7 +7,7 @@ from typing import Any
 
 from api import samples
 from api.batch_query import PARAMETERS
-from api.reading import JSON, LARGEST_PAGE, NDJSON
+from api.reading import JSON, LARGEST_PAGE, NDJSON, TEXT
 from dspy_jobs.costs import GROUPS, MOST_DAYS
 from dspy_jobs.states import BatchStatus, JobStatus
 
@@ -245,6 +245,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "resume_queue", "service", "Let a paused queue's jobs run again",
         {200: Answer("Open, unless something else closes it.", "Queue", samples.QUEUE)},
         ("invalid_parameter", "not_found", "unavailable"), (_QUEUE_NAME,),
+    ),
+    ("GET", "/v1/autoscale"): Operation(
+        "read_autoscale", "service", "How many workers' threads are needed: what KEDA and the autoscaler scale on",
+        {200: Answer("The demand at this moment.", "Autoscale", samples.AUTOSCALE)},
+    ),
+    ("GET", "/metrics"): Operation(
+        "read_metrics", "service", "Numbers for Prometheus",
+        {200: Answer("In Prometheus's text format, or as `Accept` says.", "string", samples.METRICS, media=TEXT)},
     ),
     ("GET", "/v1/limits"): Operation(
         "read_limits", "service", "Read the limits", {200: Answer("Every limit.", "Limits", samples.LIMITS)},

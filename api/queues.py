@@ -13,13 +13,13 @@ from api.answers import json_answer
 from api.reading import query
 from api.resources import resources_of
 from dspy_jobs import names
-from dspy_jobs.outcomes import rfc3339
 from dspy_jobs.problems import fail
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store.gates import close_gate, open_gate
 from dspy_jobs.store.operations import read_queues
-from dspy_jobs.store.records import Gate, QueueNumbers
+from dspy_jobs.store.records import QueueNumbers
 from dspy_jobs.store.script import Operation
+from dspy_jobs.views import gate_view
 
 
 async def get_queues(request: Request) -> Response:
@@ -54,12 +54,6 @@ async def _turn(request: Request, change: Callable[[str], Operation[int]]) -> Re
     return json_answer(_view(queue, model, time.time() * 1000))
 
 
-def _gate(gate: Gate | None) -> dict[str, Any]:
-    if gate is None:
-        return {"open": True, "reason": None, "until": None}
-    return {"open": False, "reason": gate.reason, "until": rfc3339(gate.until) if gate.until else None}
-
-
 def _view(queue: QueueNumbers, model: str, now_ms: float) -> dict[str, Any]:
     waited = None if queue.oldest is None else round(max(0.0, now_ms - queue.oldest) / 1000, 3)
     return {
@@ -69,6 +63,6 @@ def _view(queue: QueueNumbers, model: str, now_ms: float) -> dict[str, Any]:
         "queued": queue.queued,
         "running": queue.running,
         "oldest_wait_seconds": waited,
-        "gate": _gate(queue.gate),
+        "gate": gate_view(queue.gate),
         "workers": queue.workers,
     }

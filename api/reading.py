@@ -13,6 +13,7 @@ from dspy_jobs.problems import ProblemError, fail
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+TEXT = "text/plain"
 
 #: Most entries of a listing in one answer.
 LARGEST_PAGE = 100

@@ -10,10 +10,11 @@ import orjson
 from dspy_jobs import __version__
 from dspy_jobs.budgets import budget_views
 from dspy_jobs.costs import Costs
+from dspy_jobs.demand import QueueLoad, WorkerLoad, demand_of
 from dspy_jobs.problems import problem
-from dspy_jobs.settings import LimitSettings
+from dspy_jobs.settings import LimitSettings, Settings
 from dspy_jobs.store.records import StoredBatch, StoredJob
-from dspy_jobs.views import batch_view, job_result, job_view
+from dspy_jobs.views import batch_view, demand_view, job_result, job_view
 
 _JOB_ID = "job_01jd3v5k8e2m4n6p8q0r2s4t6v"
 _BATCH_ID = "batch_01jd3v5k8e2m4n6p8q0r2s4t6w"
@@ -169,6 +170,15 @@ BUDGETS = {
         date(2024, 11, 20),
     )
 }
+_LOAD = QueueLoad(
+    "dspy.fast", queued=100, waiting=100, running=8, oldest_wait_seconds=12.4, service_seconds=6.0, samples=100
+)
+_DEMAND = demand_of([_LOAD], [WorkerLoad("w1", is_alive=True, held=8)], Settings())
+AUTOSCALE = demand_view(_DEMAND, 8)
+METRICS = f"""# HELP dspy_autoscaler_work_slots Call slots needed so that jobs wait no longer than they should.
+# TYPE dspy_autoscaler_work_slots gauge
+dspy_autoscaler_work_slots {_DEMAND.work_slots}
+"""
 HEALTH = {"status": "ok", "version": __version__}
 
 

@@ -438,6 +438,36 @@ class BudgetList(_Answer):
     data: list[Budget]
 
 
+class QueueDemand(_Answer):
+    """What one queue asks for."""
+
+    work_slots: float = Field(description="Call slots its jobs need; never more than may run at once.")
+    waiting: int = Field(description="Jobs that could run now if there were slots; 0 behind a closed gate.")
+    inflight: int = Field(description="Running jobs, of draining workers too.")
+    queued: int = Field(description="All queued jobs, whatever they wait for.")
+    oldest_wait_seconds: float = Field(description="0 where none waits.")
+    service_seconds: float | None = Field(description="Mean run time; null while too few jobs have succeeded.")
+    max_concurrent: int | None = Field(description="Jobs that may run at once; null: any number.")
+    gate: Gate
+
+
+class Autoscale(_Answer):
+    """How many call slots the outstanding jobs need. Counts are of jobs."""
+
+    work: float = Field(
+        description="`work_slots` with headroom: the metric, whose target is a worker's `concurrency`. 0 only if "
+        "nothing waits that could run, and nothing runs."
+    )
+    work_slots: float
+    waiting: int = Field(description="Jobs that could run now if there were slots.")
+    inflight: int = Field(description="Running jobs, without those of draining workers.")
+    draining: int = Field(description="Jobs that draining workers run to their end.")
+    oldest_wait_seconds: float = Field(description="Of the jobs that could run; 0 where none waits.")
+    service_seconds: float | None = Field(description="Mean run time of the waiting jobs; null while unknown.")
+    concurrency: int = Field(description="Jobs one worker runs at once, as configured.")
+    queues: dict[str, QueueDemand] = Field(description="By the queue's name.")
+
+
 class Limits(BaseModel):
     """Every limit, as configured."""
 

@@ -16,7 +16,7 @@ _LINKS = {
     for name, path in {
         "docs": "docs", "openapi": "openapi.json", "health": "health", "jobs": "v1/jobs", "batches": "v1/batches",
         "programs": "v1/programs", "queues": "v1/queues", "limits": "v1/limits",
-        "budgets": "v1/budgets", "costs": "costs",
+        "budgets": "v1/budgets", "costs": "costs", "autoscale": "v1/autoscale", "metrics": "metrics",
     }.items()
 }  # fmt: skip
 

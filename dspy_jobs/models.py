@@ -299,6 +299,39 @@ class Queue(_Read):
     workers: int | list[Any] | None = None
 
 
+class QueueDemand(_Read):
+    """What one queue asks for."""
+
+    work_slots: float = 0
+    waiting: int = 0
+    """Jobs that could run now if there were slots."""
+    inflight: int = 0
+    queued: int = 0
+    oldest_wait_seconds: float = 0
+    service_seconds: float | None = None
+    max_concurrent: int | None = None
+    gate: Gate | None = None
+
+
+class Autoscale(_Read):
+    """How many call slots the outstanding jobs need: what the fleet is scaled on. Counts are of jobs."""
+
+    work: float
+    """Slots with headroom; divided by `concurrency`, the number of workers."""
+    work_slots: float = 0
+    waiting: int = 0
+    """Jobs that could run now if there were slots."""
+    inflight: int = 0
+    draining: int = 0
+    """Jobs that draining workers run to their end; they count as neither."""
+    oldest_wait_seconds: float = 0
+    service_seconds: float | None = None
+    """Mean run time of the waiting jobs; None while it is not known."""
+    concurrency: int | None = None
+    """Jobs one worker runs at once."""
+    queues: dict[str, QueueDemand] = Field(default_factory=dict)
+
+
 class CostFigures(_Read):
     """Sums over calls and ended jobs. What is unknown adds nothing to them and is counted beside them."""
 

@@ -20,7 +20,7 @@ a test holds the two against each other.
 | dj:releasing, dj:canceling | set | batches with work left for the housekeepers | permanent, emptied |
 | dj:expiring | zset | single jobs and batches by the time their start is due | permanent, emptied |
 | dj:delayed | zset | jobs waiting for a retry, by due time | permanent, emptied |
-| dj:queue:{queue} | hash | numbers of queued and running jobs | permanent |
+| dj:queue:{queue} | hash | numbers of queued, taken and running jobs; of a run the mean time and cost | permanent |
 | dj:queue:{queue}:waiting:{step} | zset | jobs with a message under way, by the time it was sent | permanent, emptied |
 | dj:queue:{queue}:gates | hash | why it is closed: reason to the end (ms) or 0 | permanent, small |
 | dj:circuit:{model} | hash | its circuit breaker while it is open | a day |

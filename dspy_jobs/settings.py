@@ -23,7 +23,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
-SECTIONS = ("api", "sandbox", "flower", "worker", "jobs", "limits", "cache", "costs", "budgets")
+SECTIONS = ("api", "sandbox", "flower", "worker", "jobs", "limits", "cache", "costs", "budgets", "autoscaler")
 
 #: Read timeouts (seconds) a model call may get. Connection pools are kept one a value, so they are few.
 TIMEOUT_BUCKETS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -140,6 +140,28 @@ class BudgetSettings(ClientBudget):
     """Most US dollars to spend, in all and for each client. Reaching one pauses jobs until it is raised or over."""
 
     clients: dict[str, ClientBudget] = Field(default_factory=dict, description="Budgets by the client's name.")
+
+
+class AutoscalerSettings(_Section):
+    """How many workers run. What the numbers mean together is told by the ScaledObject, which KEDA reads too."""
+
+    backend: Literal["process", "dry-run", "compose", "kubernetes"] = Field(
+        "process", description="What starts and stops workers; `dry-run` only says what it would do."
+    )
+    scaled_object: Path = Field(
+        Path("k8s/worker-scaledobject.yaml"), description="KEDA ScaledObject that is obeyed, relative to the file."
+    )
+    target_wait_seconds: Seconds = Field(60, description="Time jobs may wait for their start.")
+    target_utilization: float = Field(0.8, gt=0, le=1, description="Share of time a worker's threads should be busy.")
+    provider_slots: Count | None = Field(
+        None, description="Most jobs that may run at once in all; more workers would only be refused by the provider."
+    )
+    startup_grace_seconds: Seconds = Field(
+        30, description="Time a started worker gets to say that it lives before it counts as failed."
+    )
+    max_memory_mb_per_worker: Count = Field(
+        256, description="Memory a worker may come to need, in MiB; none is started unless as much is free."
+    )
 
 
 class BreakerSettings(_Section):
@@ -287,6 +309,7 @@ class Settings(_Section):
     cache: CacheSettings = CacheSettings()
     costs: CostSettings = CostSettings()
     budgets: BudgetSettings = BudgetSettings()
+    autoscaler: AutoscalerSettings = AutoscalerSettings()
     models: dict[Name, ModelSettings] = Field(default_factory=dict)
     programs: dict[Name, ProgramSettings] = Field(default_factory=dict)
     source: Path | None = Field(None, description="The file this was read from; set by the reader, not by you.")

@@ -1,4 +1,4 @@
-"""What HTTP shows of a job and of a batch: pure functions from what the store holds to the members a caller reads.
+"""What HTTP shows: pure functions from what the store holds of jobs, batches, queues to the members a caller reads.
 
 Chosen where the contract leaves room: `usage` and `cost_usd` of a job count every attempt, for every attempt is paid
 for; they are null until the job has ended and where any part is unknown. `expires_at` is the time by which a job must
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from dspy_jobs.demand import Demand, QueueDemand
 from dspy_jobs.money import dollars, format_dollars
 from dspy_jobs.outcomes import rfc3339
 from dspy_jobs.states import BatchStatus, JobStatus, PauseReason, WaitReason
@@ -331,3 +332,42 @@ _PAUSES = {
     PauseReason.MAX_COST: _over_cost,
     PauseReason.MAX_ERROR_RATE: _over_error_rate,
 }
+
+
+def gate_view(gate: Gate | None) -> dict[str, Any]:
+    """Whether a queue's jobs may start; if not, why and until when."""
+    if gate is None:
+        return {"open": True, "reason": None, "until": None}
+    return {"open": False, "reason": gate.reason, "until": rfc3339(gate.until) if gate.until else None}
+
+
+def demand_view(demand: Demand, concurrency: int) -> dict[str, Any]:
+    """What `GET /v1/autoscale` shows. Numbers have three decimals, as many as KEDA keeps of a metric."""
+    return {
+        "work": round(demand.work, 3),
+        "work_slots": round(demand.work_slots, 3),
+        "waiting": demand.waiting,
+        "inflight": demand.inflight,
+        "draining": demand.draining,
+        "oldest_wait_seconds": round(demand.oldest_wait_seconds, 3),
+        "service_seconds": _rounded(demand.service_seconds),
+        "concurrency": concurrency,
+        "queues": {part.load.name: _queue_demand(part) for part in demand.queues},
+    }
+
+
+def _queue_demand(part: QueueDemand) -> dict[str, Any]:
+    return {
+        "work_slots": round(part.work_slots, 3),
+        "waiting": part.waiting,
+        "inflight": part.load.running,
+        "queued": part.load.queued,
+        "oldest_wait_seconds": round(part.load.oldest_wait_seconds, 3),
+        "service_seconds": _rounded(part.load.known_service_seconds),
+        "max_concurrent": part.load.most,
+        "gate": gate_view(part.load.gate),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

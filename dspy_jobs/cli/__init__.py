@@ -8,6 +8,7 @@ import typer
 
 from dspy_jobs import __version__
 from dspy_jobs.cli import batches, config, jobs, programs, queues, variants
+from dspy_jobs.cli.autoscale import autoscale
 from dspy_jobs.cli.connection import remember
 from dspy_jobs.cli.costs import budgets, costs
 from dspy_jobs.cli.estimates import estimate
@@ -58,7 +59,7 @@ def main() -> None:
     app()
 
 
-for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, costs, budgets):
+for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, costs, budgets, autoscale):
     app.command()(command)
 app.add_typer(programs.app, name="programs")
 app.add_typer(variants.app, name="variants")

@@ -12,7 +12,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dspy_jobs.models import Batch, BatchEstimate, Budget, CostRange, Costs, Gate, Job, Program, Queue, Usage
+from dspy_jobs.models import (
+    Autoscale,
+    Batch,
+    BatchEstimate,
+    Budget,
+    CostRange,
+    Costs,
+    Gate,
+    Job,
+    Program,
+    Queue,
+    QueueDemand,
+    Usage,
+)
 from dspy_jobs.money import format_dollars, nanos
 from dspy_jobs.states import JobStatus
 
@@ -161,6 +174,23 @@ def print_queues(queues: Iterable[Queue]) -> None:
     """Queues, one a row."""
     rows = [(q.name, q.queued, q.running, _waited(q.oldest_wait_seconds), _gate(q.gate), q.workers) for q in queues]
     _print_table(("queue", "queued", "running", "oldest waits", "gate", "workers"), rows)
+
+
+def print_autoscale(found: Autoscale) -> None:
+    """The demand, a row a queue and one for the fleet, then the metric that is made of it."""
+    rows = [
+        (name, *_demand_row(queue), queue.max_concurrent or "", _gate(queue.gate))
+        for name, queue in found.queues.items()
+    ]
+    columns = ("queue", "waiting", "running", "oldest waits", "run takes", "slots", "at most", "gate")
+    _print_table(columns, [*rows, ("total", *_demand_row(found), "", "")])
+    draining = f", {found.draining} jobs in draining workers left out" if found.draining else ""
+    Console(soft_wrap=True).print(text(f"work {found.work:g}, {found.concurrency} a worker{draining}"))
+
+
+def _demand_row(found: Autoscale | QueueDemand) -> tuple[Any, ...]:
+    waited, takes = _waited(found.oldest_wait_seconds), _run_time(found.service_seconds) or "unknown"
+    return found.waiting, found.inflight, waited, takes, f"{found.work_slots:g}"
 
 
 def print_costs(costs: Costs) -> None:

@@ -68,6 +68,7 @@ class AsyncClient:
     resume_queue = _awaited(operations.resume_queue)
     costs = _awaited(operations.costs)
     budgets = _awaited(operations.budgets)
+    autoscale = _awaited(operations.autoscale)
     limits = _awaited(operations.limits)
     ready = _awaited(operations.ready)
 

@@ -70,6 +70,7 @@ class Client:
     resume_queue = _blocking(operations.resume_queue)
     costs = _blocking(operations.costs)
     budgets = _blocking(operations.budgets)
+    autoscale = _blocking(operations.autoscale)
     limits = _blocking(operations.limits)
     ready = _blocking(operations.ready)
 

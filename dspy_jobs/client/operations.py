@@ -17,7 +17,19 @@ from dspy_jobs.client.body import Body
 from dspy_jobs.client.call import Call, T
 from dspy_jobs.client.errors import InvalidArgument
 from dspy_jobs.client.flow import Flow, Session, answered, asked_pause, finished
-from dspy_jobs.models import Batch, BatchEstimate, Budget, Costs, Job, Program, Queue, ResultPage, Score, VariantReport
+from dspy_jobs.models import (
+    Autoscale,
+    Batch,
+    BatchEstimate,
+    Budget,
+    Costs,
+    Job,
+    Program,
+    Queue,
+    ResultPage,
+    Score,
+    VariantReport,
+)
 from dspy_jobs.names import IDEMPOTENCY_KEY
 
 #: Results asked for at once: few enough to hold, many enough that a request's cost does not count.
@@ -276,6 +288,11 @@ def costs(
 def budgets(session: Session, /) -> Flow[list[Budget]]:
     """How much of each budget is left."""
     return answered(session, Call("GET", "/v1/budgets", lambda r: _budgets.validate_python(r.json()["data"])))
+
+
+def autoscale(session: Session, /) -> Flow[Autoscale]:
+    """How many call slots the outstanding jobs need: what KEDA and the autoscaler scale on."""
+    return answered(session, Call("GET", "/v1/autoscale", lambda r: Autoscale.model_validate_json(r.content)))
 
 
 def limits(session: Session, /) -> Flow[dict[str, Any]]:

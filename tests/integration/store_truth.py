@@ -13,6 +13,7 @@ import redis
 from dspy_jobs import names
 from dspy_jobs.messages import job_ids
 from dspy_jobs.states import Priority
+from dspy_jobs.store.demand import Outstanding
 from dspy_jobs.store.records import text_fields
 
 #: What a job in each state may become in one step; anything else is a broken promise.
@@ -197,7 +198,11 @@ def _loads(raw: bytes | None) -> dict[str, Any] | None:
 
 
 def _numbers(fields: dict[str, str]) -> dict[str, int]:
-    return {name: int(fields.get(name, "0")) for name in ("queued", "running")}
+    return {name: int(fields.get(name, "0")) for name in ("queued", "taken", "running")}
+
+
+def _is_taken(job: dict[str, str], queue: str) -> bool:
+    return (job["status"], job["queue"]) == ("queued", queue) and "owner" in job
 
 
 def check_counts(truth: Truth) -> None:
@@ -210,7 +215,19 @@ def check_counts(truth: Truth) -> None:
             assert sum(counted.values()) == int(batch["total"]), batch_id
     for name, numbers in truth.numbers.items():
         found = truth.statuses() if name == "totals" else truth.statuses(queue=name)
-        assert numbers == {"queued": found["queued"], "running": found["running"]}, name
+        taken = 0 if name == "totals" else len([job for job in truth.jobs.values() if _is_taken(job, name)])
+        assert numbers == {"queued": found["queued"], "taken": taken, "running": found["running"]}, name
+
+
+def check_demand(truth: Truth, found: Outstanding) -> None:
+    """What is read without looking at jobs equals what looking at each of them gives."""
+    for queue in found.queues:
+        jobs = [job_id for job_id, job in truth.jobs.items() if job["queue"] == queue.name]
+        waiting = sum("waiting" in truth.places[job_id] for job_id in jobs)
+        assert queue.waiting == waiting, queue
+        assert {n: getattr(queue, n) for n in ("queued", "taken", "running")} == truth.numbers[queue.name], queue
+    held = Counter(place for places in truth.places.values() for place in places if place.startswith("held by "))
+    assert +Counter({f"held by {worker.id}": worker.held for worker in found.workers}) == held
 
 
 def check_places(truth: Truth, lost: set[str]) -> None:

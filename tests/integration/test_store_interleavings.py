@@ -25,6 +25,7 @@ from dspy_jobs.states import Priority
 from dspy_jobs.store import SyncStore, gates, operations, recovery
 from dspy_jobs.store import script as scripts
 from dspy_jobs.store.books import Bill, BilledCall, record_calls
+from dspy_jobs.store.demand import read_outstanding
 from dspy_jobs.store.flights import Answered, Flight, send_waiting, settle_answered
 from dspy_jobs.store.operations import EXPIRED, BatchHead, Lifetimes, Route
 from dspy_jobs.store.records import Claim, NotClaimed
@@ -145,6 +146,7 @@ class Interleavings(RuleBasedStateMachine):
         assert +self.announced == expected, "each ending is announced once"
         self.lost &= {job_id for job_id, places in self.truth.places.items() if "waiting" in places}
         store_truth.check_counts(self.truth)
+        store_truth.check_demand(self.truth, self.store.run(read_outstanding(QUEUES, self.now)))
         store_truth.check_places(self.truth, self.lost)
         store_truth.check_outcomes(self.truth, self.endings, self.erased)
         store_truth.check_batches(self.truth)

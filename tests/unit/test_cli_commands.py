@@ -352,6 +352,31 @@ def test_budgets_say_what_is_left() -> None:
     assert json.loads(document.stdout)[1] == used
 
 
+def test_the_demand_is_told_by_queue_and_in_all() -> None:
+    """A row a queue, one for all, and the metric; --json is the service's own."""
+    queue = {"work_slots": 18.0, "waiting": 100, "inflight": 11, "oldest_wait_seconds": 12.4, "service_seconds": 6.0}
+    closed = {"open": False, "reason": "paused", "until": None}
+    narrow = {
+        "work_slots": 2.0,
+        "waiting": 7,
+        "inflight": 0,
+        "service_seconds": None,
+        "max_concurrent": 2,
+        "gate": closed,
+    }
+    fleet = {**queue, "work": 21.25, "work_slots": 17.0, "waiting": 107, "inflight": 8, "draining": 3, "concurrency": 8}
+    answer = {**fleet, "queues": {"dspy.a": queue, "dspy.b": narrow}}
+    table, document = (
+        run(lambda _: httpx.Response(200, json=answer), "autoscale", *form) for form in ((), ("--json",))
+    )
+    first, second, total, metric = table.stdout.splitlines()[1:]
+    assert first.split() == ["dspy.a", "100", "11", "12.4", "s", "6", "s", "18", "open"]
+    assert second.split() == ["dspy.b", "7", "0", "0.0", "s", "unknown", "2", "2", "paused"]
+    assert total.split() == ["total", "107", "8", "12.4", "s", "6", "s", "17"]
+    assert metric == "work 21.25, 8 a worker, 3 jobs in draining workers left out"
+    assert json.loads(document.stdout) == answer
+
+
 @pytest.mark.parametrize("args", [("cancel", "job_1"), ("batch", "cancel", "batch_1")])
 def test_canceling_says_what_became_of_it(args: tuple[str, ...]) -> None:
     """The message names the job or batch; --json gives it whole."""

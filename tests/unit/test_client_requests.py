@@ -28,6 +28,7 @@ PROGRAM = {"name": "qa", "version": "1", "model": "fast", "input_schema": {}, "o
 SCORE = {"object": "score", "job_id": "job_1", "name": "accuracy", "value": 0.9}
 VARIANT = {"name": "b", "weight": 1, "model": "fast", "jobs": 3, "scores": {"accuracy": {"n": 2, "mean": 0.5}}}
 QUEUE = {"name": "dspy.fast", "model": "fast", "queued": 3, "running": 1, "gate": {"open": True}, "workers": 2}
+AUTOSCALE = {"work": 22.5, "work_slots": 18, "waiting": 100, "inflight": 8, "concurrency": 8, "queues": {}}
 COSTS = {
     "from": "2026-01-01", "to": "2026-01-02", "group_by": ["day"], "data": [{"day": "2026-01-02", "cost_nanos": 5}],
     "total": {"cost_nanos": 5}, "complete": True,
@@ -81,6 +82,7 @@ def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
         ("resume_queue", ("dj.m",), ("POST", "/v1/queues/dj.m/resume"), (200, QUEUE)),
         ("costs", (), ("GET", "/costs?group_by=day"), (200, COSTS)),
         ("budgets", (), ("GET", "/v1/budgets"), (200, {"data": [{"client": None, "period": "day"}]})),
+        ("autoscale", (), ("GET", "/v1/autoscale"), (200, AUTOSCALE)),
         ("limits", (), ("GET", "/v1/limits"), (200, {"items_per_batch": 50000})),
         ("ready", (), ("GET", "/health/ready"), (200, {"status": "ready"})),
     ],
@@ -102,7 +104,9 @@ def test_each_call_has_its_address(
         assert read == expected[name]
     else:
         first = read[0] if isinstance(read, list) else read
-        about = {"costs": "complete", "budgets": "period"}.get(name, "id" if name in WITH_ID else "name")
+        about = {"costs": "complete", "budgets": "period", "autoscale": "work"}.get(
+            name, "id" if name in WITH_ID else "name"
+        )
         assert first.model_dump(exclude_unset=True).keys() >= {about}
 
 

@@ -161,13 +161,16 @@ local function mean_of(old, new)
   return tonumber(old) + (new - tonumber(old)) / 16
 end
 
--- Remember how long a job's run took and what it cost, for reservations and estimates.
+-- Runs of a queue after which their number is no longer counted: by then the mean has forgotten how it began.
+local MOST_SAMPLES = 100
+
+-- Remember how long a job's run took and what it cost, for reservations, estimates and scaling.
 local function note_pace(f, elapsed, s)
   local key = 'dj:queue:' .. f.queue
-  local old = redis.call('HMGET', key, 'service_ms', 'mean_cost')
+  local old = redis.call('HMGET', key, 'service_ms', 'mean_cost', 'service_n')
   local cost = s.unpriced == 0 and s.calls > 0 and mean_of(old[2], s.cost) or tonumber(old[2] or '0')
   redis.call('HSET', key, 'service_ms', string.format('%.3f', mean_of(old[1], elapsed)), 'mean_cost',
-    string.format('%.0f', cost))
+    string.format('%.0f', cost), 'service_n', math.min(MOST_SAMPLES, tonumber(old[3] or '0') + 1))
 end
 
 -- Whether there is any budget at all.

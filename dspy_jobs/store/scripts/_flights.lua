@@ -82,7 +82,7 @@ end
 
 -- Let a job wait for another's answer.
 local function follow(id, f, key)
-  let_go(id, f.owner)
+  let_go(id, f)
   watch_expiry(id, f)
   redis.call('HSET', job_key(id), 'follows', key)
   redis.call('RPUSH', flight_key(key) .. ':followers', id)

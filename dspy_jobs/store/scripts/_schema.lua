@@ -181,12 +181,13 @@ local function hold_to_limits(batch, now)
   end
 end
 
--- Take a job from the worker that holds or runs it, if one does.
-local function let_go(id, owner)
-  if not owner then return end
-  redis.call('SREM', held_key(owner), id)
-  redis.call('SREM', cancel_key(owner), id)
+-- Take a job from the worker that holds or runs it, if one does. `f` is the job as it was with that worker.
+local function let_go(id, f)
+  if not f.owner then return end
+  redis.call('SREM', held_key(f.owner), id)
+  redis.call('SREM', cancel_key(f.owner), id)
   redis.call('HDEL', job_key(id), 'owner', 'claim')
+  if f.status == 'queued' then redis.call('HINCRBY', queue_key(f.queue), 'taken', -1) end
 end
 
 local function is_paused(batch)
@@ -231,6 +232,7 @@ local function end_jobs(jobs, now, sums)
     local id, f, status = job[1], job[2], job[3]
     close_job(id, f, status, job[4], now)
     bump_states(sums, f.queue, f.batch, f.status, status)
+    if f.owner and f.status == 'queued' then bump(sums, queue_key(f.queue), 'taken', -1) end
     count_ending(sums, books, f, status, job[5])
     if f.batch ~= '' then batches[f.batch] = true end
   end
@@ -276,7 +278,7 @@ end
 local function put_back(id, f, problem, now)
   keep_attempt(id, f, problem, now)
   redis.call('HSET', job_key(id), 'status', 'queued', 'wait', 'worker_lost')
-  let_go(id, f.owner)
+  let_go(id, f)
   recount(f.queue, f.batch, 'running', 'queued')
   if f.batch ~= '' then hold_to_limits(f.batch, now) end
 end

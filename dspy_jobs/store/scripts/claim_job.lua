@@ -21,7 +21,7 @@ if f and f.status == 'running' and f.owner == worker then
 end
 if not f or f.status ~= 'queued' or f.owner ~= worker then return {'gone'} end
 if is_paused(f.batch) then
-  let_go(id, worker)
+  let_go(id, f)
   park(f.batch, id, now)
   return {'parked'}
 end
@@ -51,7 +51,7 @@ if ARGV[10]:find('follow', 1, true) then
 end
 local until_client = has_budgets() and exhausted(f.client, 0, now)
 if until_client then
-  let_go(id, worker)
+  let_go(id, f)
   park_client(id, f, until_client, now)
   return {'parked'}
 end
@@ -74,5 +74,6 @@ if not f.started_at then redis.call('HSET', key, 'started_at', ms(now)) end
 redis.call('HDEL', key, 'wait', 'until', 'booked', 'so_far')
 if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end
 recount(f.queue, f.batch, 'queued', 'running')
+redis.call('HINCRBY', queue_key(f.queue), 'taken', -1)
 if f.batch ~= '' and redis.call('HEXISTS', batch_key(f.batch), 'limit_cost') == 1 then hold_to_limits(f.batch, now) end
 return claimed(attempt)

@@ -4,7 +4,7 @@ local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
 if not f or f.status ~= 'queued' or f.owner ~= worker then return 0 end
 end_flight(id, false, now)
-let_go(id, worker)
+let_go(id, f)
 fall_back(id, f, ARGV[4])
 send(f.queue, f.priority, {id}, now)
 return 1

@@ -6,7 +6,7 @@ for i = 4, #ARGV do
   local id = ARGV[i]
   local f = fields(id)
   if f and f.status == 'queued' and f.owner == worker then
-    let_go(id, worker)
+    let_go(id, f)
     add_to_group(groups, id, f)
     returned = returned + 1
   end

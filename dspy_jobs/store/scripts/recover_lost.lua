@@ -15,7 +15,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
     left = left - 1
     local f, key = fields(id), job_key(id)
     if f and f.status == 'queued' and f.owner == worker then
-      let_go(id, worker)
+      let_go(id, f)
       send(f.queue, f.priority, {id}, now, true)
       recovered = recovered + 1
     elseif f and f.status == 'running' and f.owner == worker then

@@ -19,7 +19,7 @@ for i = 4, #ARGV, 4 do
   local answer = answer_of(id, f)
   seen[id] = true
   if answer == 'parked' then
-    let_go(id, worker)
+    let_go(id, f)
     park(f.batch, id, now)
   elseif answer == 'expired' then
     ended[#ended + 1] = {id, f, 'expired', unstarted_outcome(id, 'FAILURE', 'JobExpired', ARGV[3], now)}

@@ -2,7 +2,7 @@
 -- delivered twice is harmless. Jobs of a paused batch are parked with it. Answers {now, {id, attempts so far, batch,
 -- program, model, variant, job whose answer is its own or '', request}…}; requests up to a size in all, '' beyond it.
 -- ARGV: now, worker, most bytes of requests, ids…
-local now, worker, taken, left, paused = clock(ARGV[1]), ARGV[2], {}, tonumber(ARGV[3]), {}
+local now, worker, taken, left, paused, sums = clock(ARGV[1]), ARGV[2], {}, tonumber(ARGV[3]), {}, {}
 
 local function row(id, f)
   local request = left > 0 and redis.call('GET', job_key(id) .. ':request') or ''
@@ -20,12 +20,14 @@ for i = 4, #ARGV do
     else
       redis.call('SADD', held_key(worker), id)
       redis.call('HSET', job_key(id), 'owner', worker)
+      bump(sums, queue_key(f.queue), 'taken', 1)
       taken[#taken + 1] = row(id, f)
     end
   elseif f and f.status == 'queued' and f.owner == worker then
     taken[#taken + 1] = row(id, f) -- taken by this worker before: the answer was lost on its way
   end
 end
+add_all(sums)
 -- A worker that was thought lost meanwhile has no lease before its next round, but holds jobs from now on.
 if #taken > 0 then redis.call('ZADD', 'dj:workers', 'NX', now + 10000, worker) end
 return {now, taken}
