@@ -3,7 +3,7 @@
 Only jobs that run count: answers in the cache and equal items of one batch cost nothing.
 
 **With history** (the books of the last days of the same program on the same model: calls, tokens, cost, and runs, which
-are ended jobs less those answered without one):
+are ended jobs that had a call answered):
 
 - tokens of a run = tokens of the calls that reported any / their number * calls / runs, in and out. Failed attempts and
   retries are in it, for they were booked;
@@ -67,7 +67,7 @@ class History:
     def of(cls, books: Mapping[str, int]) -> History | None:
         """The mean of sums by the books' metrics; None where they say nothing of tokens or of ended runs."""
         total = {name: books.get(name, 0) for name in METRICS}
-        runs = total["jobs"] - total["hit"] - total["coalesced"]
+        runs = total["ran"]
         told, priced = total["calls"] - total["untokened"], total["calls"] - total["unpriced"]
         if runs < 1 or told < 1:
             return None
@@ -82,7 +82,7 @@ class History:
 
 
 #: Metrics of the books that an estimate is made of.
-METRICS = ("calls", "input_tokens", "output_tokens", "cost", "unpriced", "untokened", "jobs", "hit", "coalesced")
+METRICS = ("calls", "input_tokens", "output_tokens", "cost", "unpriced", "untokened", "ran")
 
 
 @dataclass(slots=True)

@@ -282,7 +282,8 @@ def _eta(batch: StoredBatch, counts: dict[str, int], now_ms: int) -> float | Non
         return 0.0
     left = counts["queued"] + counts["running"]
     done = counts["total"] - left
-    if batch.status == BatchStatus.PAUSED or done == 0:
+    is_held = batch.gate is not None and counts["running"] == 0
+    if batch.status == BatchStatus.PAUSED or is_held or done == 0:
         return None
     elapsed = (now_ms - int(batch.fields["created_at"])) / 1000
     if elapsed < _FIRST_SECONDS:

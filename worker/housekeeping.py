@@ -43,6 +43,8 @@ class Housekeeping(threading.Thread):
         self._queues = queues
         self._circuits = circuits
         self._rounds = 0
+        self._reasons: dict[str, str] = {}
+        """Why queues were closed in the last round."""
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -88,6 +90,7 @@ class Housekeeping(threading.Thread):
             circuit.report_successes()
             reason, seconds = closed.get(names.queue(model), ("", 0.0))
             circuit.adopt(FleetCircuit(reason in (WaitReason.CIRCUIT_OPEN, HALF_OPEN), seconds))
+        self._tell_of_gates({queue: reason for queue, (reason, _) in closed.items()})
         models = self._chunk_runner.runner.settings.models
         self._chunk_runner.gates.replace(
             {
@@ -96,6 +99,16 @@ class Housekeeping(threading.Thread):
                 if names.queue(model) in closed and not _flows_on(closed[names.queue(model)][0], settings)
             }
         )
+
+    def _tell_of_gates(self, reasons: dict[str, str]) -> None:
+        """One line whenever a queue closes for another reason, or opens."""
+        for queue in reasons.keys() | self._reasons.keys():
+            before, now = self._reasons.get(queue, ""), reasons.get(queue, "")
+            if now and now != before:
+                log.warning("queue_closed", queue=queue, reason=now)
+            elif before and not now:
+                log.info("queue_opened", queue=queue, reason=before)
+        self._reasons = reasons
 
     def _description(self) -> bytes:
         return orjson.dumps(

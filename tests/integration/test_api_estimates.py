@@ -115,7 +115,7 @@ def write_books(store: SyncStore, days_ago: int = 0, of: str = f"{MODEL}||qa|def
     store.redis.expire(key, 600)
 
 
-RUNS = {"calls": 100, "input_tokens": 20_000, "output_tokens": 3_000, "cost": 26_000_000, "jobs": 100}
+RUNS = {"calls": 100, "input_tokens": 20_000, "output_tokens": 3_000, "cost": 26_000_000, "jobs": 120, "ran": 100}
 
 
 def test_both_forms_are_estimated_and_nothing_is_stored(

@@ -156,7 +156,7 @@ def test_each_call_is_booked_once(
     found = Counter[str]()
     for model in models:
         found.update(books(scene, f"{model}||qa|default"))
-    ended = ("jobs", "failed", "lost")
+    ended = ("jobs", "failed", "lost", "ran")
     sums = summed(expected)
     assert {metric: amount for metric, amount in found.items() if metric not in ended} == sums
     assert spent(scene) == spent(scene, "default") == spent(scene, period=day_of(scene.now)[:6]) == sums.get("cost", 0)

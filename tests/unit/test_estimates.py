@@ -25,7 +25,7 @@ from dspy_jobs.settings import ModelSettings
 #: 100 runs of two calls each, of which ten answers were stored ones.
 BOOKS = {
     "calls": 200, "input_tokens": 40_000, "output_tokens": 6_000, "cost": 500_000, "unpriced": 0, "untokened": 0,
-    "jobs": 110, "hit": 6, "coalesced": 4,
+    "jobs": 118, "hit": 6, "coalesced": 4, "ran": 100,
 }  # fmt: skip
 PRICES = Prices(0.001, 0.002)
 
@@ -49,7 +49,7 @@ def test_calls_of_which_nothing_is_known_are_taken_for_mean_ones() -> None:
     assert history(unpriced=200).cost_nanos is None
 
 
-@pytest.mark.parametrize("changed", [{"jobs": 10}, {"calls": 0}, {"untokened": 200}])
+@pytest.mark.parametrize("changed", [{"ran": 0}, {"calls": 0}, {"untokened": 200}])
 def test_books_that_say_nothing_are_no_history(changed: dict[str, int]) -> None:
     """No run ended, no call was made, or no call told its tokens."""
     assert History.of({**BOOKS, **changed}) is None

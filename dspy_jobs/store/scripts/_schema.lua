@@ -159,16 +159,17 @@ local function end_batch_if_done(batch, now)
 end
 
 -- Pause a batch that has reached a limit of its own, and let it go on where the calls in flight cost less than was
--- reserved for them. What runs is reckoned at the mean cost of what has run.
+-- reserved for them. What runs is reckoned at the mean cost of what has run; before anything has, at its queue's.
 local function hold_to_limits(batch, now)
   local key = batch_key(batch)
   local b = redis.call('HMGET', key, 'status', 'pause_reason', 'limit_cost', 'cost', 'running', 'limit_error_rate',
-    'limit_min_items', 'succeeded', 'failed', 'rate_from_done', 'rate_from_failed', 'cached', 'queued')
+    'limit_min_items', 'succeeded', 'failed', 'rate_from_done', 'rate_from_failed', 'cached', 'queued', 'queue')
   if not b[3] and not b[6] or b[1] ~= 'in_progress' and b[1] ~= 'paused' then return end
   local n = {}
   for i, value in ipairs(b) do n[i] = tonumber(value or nil) or 0 end
   local reason, ran = nil, n[8] + n[9] - n[12]
-  local mean = ran > 0 and n[4] / ran or 0
+  local mean = ran > 0 and n[4] / ran
+    or tonumber(redis.call('HGET', queue_key(b[14]:match('[^,]+')), 'mean_cost') or '0')
   if b[3] and (n[4] >= n[3] or n[4] + (n[5] + 1) * mean > n[3]) then reason = 'max_cost' end
   local done, failed = n[8] + n[9] - n[10], n[9] - n[11]
   if b[6] and done >= n[7] and failed > n[6] * done then reason = 'max_error_rate' end

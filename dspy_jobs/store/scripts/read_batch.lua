@@ -1,4 +1,5 @@
--- Read a batch: {hash, request, results so far, workers, gate of its queues, gate's end}, or {} where there is none.
+-- Read a batch: {hash, request, results so far, workers, gate of its queues or its client's budget, gate's end}, or {}
+-- where there is none.
 -- Of several queues it tells how many workers the best served has, and a gate only if all are closed.
 -- ARGV: now, batch.
 local now, batch = clock(ARGV[1]), ARGV[2]
@@ -11,5 +12,7 @@ for queue in redis.call('HGET', batch_key(batch), 'queue'):gmatch('[^,]+') do
   if reason and not gate then gate, ends = reason, until_ms end
   workers = math.max(workers, redis.call('ZCOUNT', queue_key(queue) .. ':workers', now, '+inf'))
 end
+local client_ends = has_budgets() and exhausted(redis.call('HGET', batch_key(batch), 'client') or 'default', 0, now)
+if client_ends and is_open then gate, ends, is_open = 'budget_exhausted', client_ends, false end
 return {hash, redis.call('GET', batch_key(batch) .. ':request'), redis.call('LLEN', batch_key(batch) .. ':results'),
   workers, not is_open and gate, ends}
