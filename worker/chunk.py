@@ -91,10 +91,14 @@ class ChunkRunner:
 
     def _unanswered(self, taken: Sequence[Taken]) -> list[Job]:
         """The jobs that must run; those whose outputs were made before have ended with them."""
-        with self.lanes:
-            jobs = self.answers.read(taken)
-            found = self.answers.find(jobs)
-            done = self._settle_answered(found, None) if found else set()
+        jobs = self.answers.read(taken)
+        try:
+            with self.lanes:
+                found = self.answers.find(jobs)
+                done = self._settle_answered(found, None) if found else set()
+        except Exception as error:  # whatever it was, handed back they would come again at once, for ever
+            log.exception("stored_answers_broke", error=type(error).__name__)
+            return [replace(job, wish=None) for job in jobs]
         return [job for job in jobs if job.id not in done]
 
     def _settle_answered(self, found: list[Answered], settlement: Ended | None) -> set[str]:

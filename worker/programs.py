@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,11 +13,14 @@ from typing import Any
 
 import dspy
 import orjson
+from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 from dspy_jobs.descriptions import ProgramDescription, VariantDescription
 from dspy_jobs.settings import ConfigurationError, ProgramSettings, Settings, StateSettings, VariantSettings
 from worker.failures import described
 from worker.schemas import ProgramTypes, types_of
+from worker.sources import digest_of_sources
 from worker.steps import ADAPTERS
 
 #: Modules that keep nothing of one call for the next, so that threads may share them. Others (BestOfN, Refine,
@@ -114,10 +116,10 @@ def _arm(name: str, program: ProgramSettings, plain: dspy.Module, version: str |
     if version is not None:
         pinned, where = program.versions[version], f"{where}.versions.{version}"
     if pinned is None:
-        return Arm(_version(plain, program, None), plain)
+        return Arm(_version_of(name, plain, program, None), plain)
     module = _explained(name, lambda: copy.deepcopy(plain))
     _load_state(where, module, base / pinned.state, pinned.state_sha256)
-    return Arm(_version(module, program, pinned.state_sha256), module)
+    return Arm(_version_of(name, module, program, pinned.state_sha256), module)
 
 
 def _pinned(program: ProgramSettings) -> StateSettings | None:
@@ -191,25 +193,38 @@ def _prefixes(signature: dict[str, Any]) -> list[str]:
     return [field["prefix"] for field in signature["fields"]]
 
 
-def _version(module: dspy.Module, program: ProgramSettings, state_sha256: str | None) -> str:
-    """Twelve hex digits over whatever decides what the program does: its code, signatures, state and adapter."""
-    parts: dict[str, Any] = {"adapter": program.adapter, "state": state_sha256}
-    if program.factory is not None:
-        parts["source"] = _source(module)
-    for name, predictor in module.named_predictors():
-        parts[name] = predictor.dump_state(json_mode=True) | {"schema": _fields(predictor.signature)}
+def _version_of(name: str, module: dspy.Module, program: ProgramSettings, state_sha256: str | None) -> str:
+    version: str = _explained(name, lambda: _version(name, module, program, state_sha256))
+    return version
+
+
+def _version(name: str, module: dspy.Module, program: ProgramSettings, state_sha256: str | None) -> str:
+    """Twelve hex digits over whatever decides what the program does.
+
+    Its name, its factory with all code of the user's that this imports, its signatures with their types, the sampling
+    parameters of its predictors, its state, its adapter, and DSPy's version. Not what it reads when it is built or run.
+    """
+    parts: dict[str, Any] = {
+        "name": name,
+        "factory": program.factory,
+        "sources": digest_of_sources(program.factory.partition(":")[0]) if program.factory else None,
+        "adapter": program.adapter,
+        "state": state_sha256,
+        "dspy": dspy.__version__,
+        "predictors": {path: _predictor(predictor) for path, predictor in module.named_predictors()},
+    }
     encoded = orjson.dumps(parts, default=str, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(encoded).hexdigest()[:12]
 
 
-def _source(module: dspy.Module) -> str:
-    if type(module).__module__.startswith("dspy."):
-        return type(module).__qualname__
+def _predictor(predictor: Any) -> dict[str, Any]:
+    fields = {name: _type(info.annotation) for name, info in predictor.signature.fields.items()}
+    return {**predictor.dump_state(json_mode=True), "config": predictor.config, "types": fields}
+
+
+def _type(annotation: Any) -> Any:
+    """A field's type with everything the prompt says of it: descriptions, members, defaults."""
     try:
-        return inspect.getsource(type(module))
-    except (OSError, TypeError):  # a class without a file, as in a notebook
-        return type(module).__qualname__
-
-
-def _fields(signature: Any) -> list[str]:
-    return [f"{name}: {info.annotation!r}" for name, info in signature.fields.items()]
+        return TypeAdapter(annotation).json_schema()
+    except (PydanticUserError, PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
+        return repr(annotation)

@@ -72,7 +72,7 @@ class Reuse:
             log.debug("no_cache_key", job_id=taken.id, error=str(error))
             return None
         max_age = wanted.get("max_age_seconds")
-        return Wish(key, mode, 0 if max_age is None else taken.at - max_age * 1000)
+        return Wish(key, mode, 0 if max_age is None else max(0, taken.at - max_age * 1000))
 
     def _is_kept(self, program: str) -> bool:
         return self._settings.programs[program].cache

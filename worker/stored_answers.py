@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
+import structlog
 
 from dspy_jobs import names
 from dspy_jobs.cache_entry import CacheEntry
@@ -21,6 +22,9 @@ from worker.batch_requests import BatchRequests
 from worker.response_cache import Found, ResponseCache
 from worker.reuse import Job, Reuse, entry_of, keys_of
 from worker.waiting_for_redis import until_there
+from worker.wish import Wish
+
+log = structlog.get_logger("worker")
 
 #: Seconds after which it is worth asking the cache again before a job runs.
 _STALE_SECONDS = 2.0
@@ -41,10 +45,25 @@ class StoredAnswers:
         return [self._job(job) for job in taken]
 
     def _job(self, taken: Taken) -> Job:
+        request = self._request(taken)
+        return Job(taken, request, self._wish(taken, request), time.monotonic())
+
+    def _request(self, taken: Taken) -> dict[str, Any]:
+        """What the caller gave, over what its batch shares; empty where that cannot be read: its attempt will fail."""
         raw = taken.request or self._get(names.job_request(taken.id))
         shared = self._shared(taken.batch) if taken.batch else {}
-        request = {**shared, **(orjson.loads(raw) if raw else {})}
-        return Job(taken, request, self.reuse.wish(taken, request), time.monotonic())
+        try:
+            return {**shared, **(orjson.loads(raw) if raw else {})}
+        except orjson.JSONDecodeError:
+            log.exception("request_unreadable", job_id=taken.id)
+            return {}
+
+    def _wish(self, taken: Taken, request: dict[str, Any]) -> Wish | None:
+        try:
+            return self.reuse.wish(taken, request)
+        except Exception:  # whatever it asks for, it must run or fail by itself, and the others of its message go on
+            log.exception("wish_broke", job_id=taken.id)
+            return None
 
     def _get(self, key: str) -> bytes | None:
         return until_there(self.store.redis, lambda: cast("bytes | None", self.store.redis.get(key)))
