@@ -208,7 +208,7 @@ def _with_error(attempt: Attempt, error: Problem) -> Attempt:
 
 
 #: Failures of a program whose every answer could be read: retried by hand it would fail the same way on the same ones.
-_USELESS = frozenset({"invalid_output", "result_too_large"})
+_USELESS = frozenset({"invalid_output", "result_too_large", "program_error"})
 
 #: What an attempt used whose outcome could not even be stored.
 _UNKNOWN_CALL = BilledCall(None, None, None, None, None)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
+
+#: Failures beside answers, within the time of one wait, after which it is the server all the same.
+_MOST_FORGIVEN = 5
 
 
 class Use(NamedTuple):
@@ -31,6 +35,8 @@ class Patience:
         """When it may be tried again; None while all is well."""
         self._is_tried = False
         self._answered_at = float("-inf")
+        self._forgiven: deque[float] = deque(maxlen=_MOST_FORGIVEN)
+        """When failures were last taken for our own."""
 
     def ask(self) -> Use | None:
         """None: leave it alone. Else use it, and hand this to `answered` or `failed`."""
@@ -54,6 +60,13 @@ class Patience:
     def failed(self, use: Use | None = None) -> None:
         """It failed. Where that is certain no use is named: what others were answered then does not count."""
         with self._lock:
-            if use and not use.is_try and self._answered_at > use.began:
+            if use and not use.is_try and self._answered_at > use.began and self._is_forgiven():
                 return
             self._until, self._is_tried = self._now() + self._seconds, False
+
+    def _is_forgiven(self) -> bool:
+        """Whether this failure is one of few."""
+        now = self._now()
+        is_one_of_many = len(self._forgiven) == _MOST_FORGIVEN and now - self._forgiven[0] < self._seconds
+        self._forgiven.append(now)
+        return not is_one_of_many

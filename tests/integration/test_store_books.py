@@ -172,7 +172,7 @@ def test_what_is_not_known_is_counted_apart(scene: Scene) -> None:
     scene.finish("w1", scene.claim("w1", scene.submit()), bill=bill)
     assert books(scene) == {
         "calls": 4, "input_tokens": 5, "output_tokens": 2, "cached_input_tokens": 2, "reasoning_tokens": 1,
-        "cost": 12, "unpriced": 1, "untokened": 2, "estimated": 1, "jobs": 1,
+        "cost": 12, "unpriced": 1, "untokened": 2, "estimated": 1, "jobs": 1, "ran": 1,
     }  # fmt: skip
 
 
@@ -421,6 +421,9 @@ def test_a_clients_budget_parks_its_jobs_alone(scene: Scene) -> None:
     assert scene.store.run(send_waiting(scene.now)) == 0
     assert scene.waiting() == []
     nanos_allowed(scene, day_a=70)
+    assert scene.store.run(send_waiting(scene.now)) == 0, "one more would cost 60"
+    assert scene.waiting() == []
+    nanos_allowed(scene, day_a=120)
     scene.store.run(send_waiting(scene.now))
     assert scene.waiting() == [parked]
     assert not {"wait", "until", "parked"} & scene.job(parked).fields.keys()

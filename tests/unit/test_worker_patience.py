@@ -93,3 +93,15 @@ def test_a_failure_while_others_are_answered_is_our_own(clock: Clock) -> None:
     clock.now += 1
     patience.failed(late)
     assert patience.ask() is None
+
+
+def test_many_failures_beside_answers_are_the_servers(clock: Clock) -> None:
+    """A server that hangs on some requests and answers others is left alone, too."""
+    patience = Patience(10, clock)
+    failures = 0
+    while (slow := patience.ask()) is not None and (quick := patience.ask()) is not None:
+        clock.now += 0.5
+        patience.answered(quick)
+        patience.failed(slow)
+        failures += 1
+    assert failures == 6

@@ -155,22 +155,27 @@ local function count_ending(sums, key, f, status, use)
   end
 end
 
--- A mean that forgets: each new value counts a sixteenth.
-local function mean_of(old, new)
-  if not old then return new end
-  return tonumber(old) + (new - tonumber(old)) / 16
+-- A mean that forgets: of the first values the plain mean, then each new one counts a sixteenth. `n` counts the new one.
+local function mean_of(old, new, n)
+  local before = tonumber(old or new)
+  return before + (new - before) / math.min(n, 16)
 end
 
 -- Runs of a queue after which their number is no longer counted: by then the mean has forgotten how it began.
 local MOST_SAMPLES = 100
 
--- Remember how long a job's run took and what it cost, for reservations, estimates and scaling.
+-- Remember how long a job's run took and what it cost, for reservations, estimates and scaling. A run without a call, or
+-- of unknown cost, says nothing of what the next one will cost.
 local function note_pace(f, elapsed, s)
   local key = 'dj:queue:' .. f.queue
-  local old = redis.call('HMGET', key, 'service_ms', 'mean_cost', 'service_n')
-  local cost = s.unpriced == 0 and s.calls > 0 and mean_of(old[2], s.cost) or tonumber(old[2] or '0')
-  redis.call('HSET', key, 'service_ms', string.format('%.3f', mean_of(old[1], elapsed)), 'mean_cost',
-    string.format('%.0f', cost), 'service_n', math.min(MOST_SAMPLES, tonumber(old[3] or '0') + 1))
+  local old = redis.call('HMGET', key, 'service_ms', 'service_n', 'mean_cost', 'cost_n')
+  local runs, priced = tonumber(old[2] or '0') + 1, tonumber(old[4] or '0') + 1
+  redis.call('HSET', key, 'service_ms', string.format('%.3f', mean_of(old[1], elapsed, runs)),
+    'service_n', math.min(MOST_SAMPLES, runs))
+  if s.unpriced == 0 and s.calls > 0 then
+    redis.call('HSET', key, 'mean_cost', string.format('%.0f', mean_of(old[3], s.cost, priced)),
+      'cost_n', math.min(MOST_SAMPLES, priced))
+  end
 end
 
 -- Whether there is any budget at all.
@@ -179,13 +184,15 @@ local function has_budgets()
 end
 
 -- Whether a budget of `who` ('*' for all) is used up, with `reserved` counted as spent: the time it is there again.
-local function exhausted(who, reserved, now)
+-- Of a budget that is whole one job may start, whatever the mean says: only running one can change that.
+local function exhausted(who, reserved, now, is_idle)
   local limits = redis.call('HMGET', 'dj:budgets', 'day ' .. who, 'month ' .. who)
   if not limits[1] and not limits[2] then return nil end
   local keys, ends = {spent_keys(now)}, nil
   for i, limit in pairs({tonumber(limits[1]) or false, tonumber(limits[2]) or false}) do
     local spent = limit and tonumber(redis.call('HGET', keys[i], who) or '0')
-    if limit and (spent >= limit or spent + reserved > limit) then ends = i end
+    local is_over = limit and (spent >= limit or spent + reserved > limit and not (is_idle and spent == 0))
+    if is_over then ends = i end
   end
   if not ends then return nil end
   local _, month = date_of(now)
@@ -204,4 +211,18 @@ local function reserve_of(queue)
     end
   end
   return sum
+end
+
+-- Whether the budget of all leaves no room for one more job of a queue beside those that run.
+local function is_spent(queue, now)
+  local is_idle = (tonumber(redis.call('HGET', 'dj:totals', 'running') or '0')) == 0
+  return has_budgets() and exhausted('*', reserve_of(queue), now, is_idle) or false
+end
+
+-- The same for the budget of a job's client: its own jobs that run count at the mean of this one's queue.
+local function is_client_spent(f, now)
+  if not has_budgets() then return nil end
+  local running = tonumber(redis.call('HGET', 'dj:totals', 'running ' .. f.client) or '0')
+  local mean = tonumber(redis.call('HGET', 'dj:queue:' .. f.queue, 'mean_cost') or '0')
+  return exhausted(f.client, (running + 1) * mean, now, running == 0)
 end

@@ -8,6 +8,8 @@
 local LANDED = 30000
 -- Followers sent in one step, and in one message.
 local STEP, CHUNK = 500, 25
+-- Leaders a job follows in vain before it runs beside the next one: equal jobs that all fail are not to take turns.
+local MOST_FOLLOWED = 3
 
 local function flight_key(key) return 'dj:flight:' .. key end
 
@@ -84,7 +86,7 @@ end
 local function follow(id, f, key)
   let_go(id, f)
   watch_expiry(id, f)
-  redis.call('HSET', job_key(id), 'follows', key)
+  redis.call('HSET', job_key(id), 'follows', key, 'followed', f.followed + 1)
   redis.call('RPUSH', flight_key(key) .. ':followers', id)
 end
 

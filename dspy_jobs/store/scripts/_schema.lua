@@ -79,7 +79,7 @@ end
 -- An open circuit whose time is over is half-open: still closed, with until in the past.
 local function gate_of(queue, now)
   local v = redis.call('HMGET', queue_key(queue) .. ':gates', 'paused', 'circuit_open', 'rate_limited')
-  v = {v[1], has_budgets() and exhausted('*', reserve_of(queue), now) or false, v[2], v[3]}
+  v = {v[1], is_spent(queue, now), v[2], v[3]}
   for i, reason in ipairs({'paused', 'budget_exhausted', 'circuit_open', 'rate_limited'}) do
     local ends = tonumber(v[i] or nil)
     if ends and (ends == 0 or ends > now or reason == 'circuit_open') then return reason, ends end
@@ -109,20 +109,21 @@ local function count_failures_anew(batch)
 end
 
 -- Move one job from one state to another in the sums of every count that knows it.
-local function bump_states(sums, queue, batch, from, to)
+local function bump_states(sums, f, from, to)
   for name, amount in pairs({[from] = -1, [to] = 1}) do
     if name == 'queued' or name == 'running' then
-      bump(sums, queue_key(queue), name, amount)
+      bump(sums, queue_key(f.queue), name, amount)
       bump(sums, 'dj:totals', name, amount)
     end
-    if batch ~= '' then bump(sums, batch_key(batch), name, amount) end
+    if name == 'running' then bump(sums, 'dj:totals', 'running ' .. f.client, amount) end
+    if f.batch ~= '' then bump(sums, batch_key(f.batch), name, amount) end
   end
 end
 
 -- The same at once.
-local function recount(queue, batch, from, to)
+local function recount(f, from, to)
   local sums = {}
-  if from ~= to then bump_states(sums, queue, batch, from, to) end
+  if from ~= to then bump_states(sums, f, from, to) end
   add_all(sums)
 end
 
@@ -208,7 +209,7 @@ local function close_job(id, f, status, outcome, now)
   local key = job_key(id)
   if f.owner then redis.call('SREM', held_key(f.owner), id) end
   if f.owner and f.cancel then redis.call('SREM', cancel_key(f.owner), id) end
-  redis.call('HDEL', key, 'owner', 'claim', 'wait', 'until', 'cancel', 'parked', 'follows', 'answer', 'booked', 'so_far')
+  redis.call('HDEL', key, 'owner', 'claim', 'wait', 'until', 'cancel', 'parked', 'follows', 'followed', 'answer', 'booked', 'so_far')
   if f.batch == '' then
     redis.call('HSET', key, 'status', status, 'ended_at', ms(now))
   else
@@ -232,7 +233,7 @@ local function end_jobs(jobs, now, sums)
   for _, job in ipairs(jobs) do
     local id, f, status = job[1], job[2], job[3]
     close_job(id, f, status, job[4], now)
-    bump_states(sums, f.queue, f.batch, f.status, status)
+    bump_states(sums, f, f.status, status)
     if f.owner and f.status == 'queued' then bump(sums, queue_key(f.queue), 'taken', -1) end
     count_ending(sums, books, f, status, job[5])
     if f.batch ~= '' then batches[f.batch] = true end
@@ -280,7 +281,7 @@ local function put_back(id, f, problem, now)
   keep_attempt(id, f, problem, now)
   redis.call('HSET', job_key(id), 'status', 'queued', 'wait', 'worker_lost')
   let_go(id, f)
-  recount(f.queue, f.batch, 'running', 'queued')
+  recount(f, 'running', 'queued')
   if f.batch ~= '' then hold_to_limits(f.batch, now) end
 end
 
@@ -288,13 +289,13 @@ end
 local function fields(id)
   local v = redis.call('HMGET', job_key(id), 'status', 'queue', 'batch', 'priority', 'retention', 'tombstone',
     'attempt', 'owner', 'expires_at', 'max_attempts', 'tries', 'model', 'variant', 'program', 'client', 'started_at',
-    'leads', 'answered', 'answer', 'attempt_at', 'booked', 'cancel')
+    'leads', 'answered', 'answer', 'attempt_at', 'booked', 'cancel', 'followed')
   if not v[1] then return nil end
   return {status = v[1], queue = v[2], batch = v[3] or '', priority = v[4], retention = v[5], tombstone = v[6],
     attempt = tonumber(v[7] or '0'), owner = v[8], expires_at = tonumber(v[9]), max_attempts = tonumber(v[10]),
     tries = v[11], model = v[12] or '', variant = v[13] or '', program = v[14] or '', client = v[15] or 'default',
     started_at = v[16], leads = v[17], answered = v[18], answer = v[19] or '', attempt_at = v[20],
-    booked = tonumber(v[21] or '0'), cancel = v[22]}
+    booked = tonumber(v[21] or '0'), cancel = v[22], followed = tonumber(v[23] or '0')}
 end
 
 -- Whether the worker runs this attempt of the job, and nobody another by now.

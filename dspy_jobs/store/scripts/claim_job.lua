@@ -46,10 +46,13 @@ local answer = ARGV[9]
 if f.leads and f.leads ~= answer then end_flight(id, false, now) end
 if ARGV[10]:find('follow', 1, true) then
   local what, leader = find_leader(id, answer, tonumber(ARGV[11]))
-  if what == 'following' then follow(id, f, answer) end
-  if what then return {what, leader} end
+  if what == 'following' and f.followed < MOST_FOLLOWED then
+    follow(id, f, answer)
+    return {what, leader}
+  end
+  if what == 'answered' then return {what, leader} end
 end
-local until_client = has_budgets() and exhausted(f.client, 0, now)
+local until_client = is_client_spent(f, now)
 if until_client then
   let_go(id, f)
   park_client(id, f, until_client, now)
@@ -73,7 +76,7 @@ redis.call('HSET', key, 'status', 'running', 'attempt', attempt, 'claim', ARGV[4
 if not f.started_at then redis.call('HSET', key, 'started_at', ms(now)) end
 redis.call('HDEL', key, 'wait', 'until', 'booked', 'so_far')
 if f.batch == '' or f.tries then redis.call('ZREM', 'dj:expiring', id) end
-recount(f.queue, f.batch, 'queued', 'running')
+recount(f, 'queued', 'running')
 redis.call('HINCRBY', queue_key(f.queue), 'taken', -1)
 if f.batch ~= '' and redis.call('HEXISTS', batch_key(f.batch), 'limit_cost') == 1 then hold_to_limits(f.batch, now) end
 return claimed(attempt)

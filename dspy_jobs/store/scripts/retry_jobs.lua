@@ -20,7 +20,7 @@ for i = 4, #ARGV do
     redis.call('ZADD', 'dj:expiring', now + tonumber(ARGV[2]), id)
     redis.call('HDEL', key, 'started_at', 'ended_at', 'place', 'lost')
     for _, part in ipairs({'', ':request', ':attempts', ':journal'}) do redis.call('PERSIST', key .. part) end
-    recount(f.queue, f.batch, f.status, 'queued')
+    recount(f, f.status, 'queued')
     if b then
       count_failures_anew(f.batch)
       if b[1] == 'ended' then

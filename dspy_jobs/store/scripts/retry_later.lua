@@ -19,7 +19,7 @@ redis.call('HSET', key, 'status', 'queued', 'wait', ARGV[7], 'until', ms(due))
 if ARGV[9] ~= 'none' then redis.call('HINCRBY', key, ARGV[9], 1) end
 let_go(id, f)
 if ARGV[10] ~= '' then fall_back(id, f, ARGV[10]) end
-recount(f.queue, f.batch, 'running', 'queued')
+recount(f, 'running', 'queued')
 if f.batch ~= '' then hold_to_limits(f.batch, now) end
 redis.call('ZADD', 'dj:delayed', due, id)
 return 'delayed'

@@ -6,8 +6,9 @@ for i = 1, math.min(#landing, 20), 2 do
   if send_followers(landing[i], landing[i + 1], now) then more = more + 1 end
 end
 for _, client in ipairs(redis.call('SMEMBERS', 'dj:waiting_clients')) do
-  if not exhausted(client, 0, now) then
-    local list, groups = client_parked(client), {}
+  local list, groups = client_parked(client), {}
+  local first = redis.call('LINDEX', list, 0)
+  if not is_client_spent(first and fields(first) or {client = client, queue = ''}, now) then
     for _, id in ipairs(redis.call('LPOP', list, STEP) or {}) do
       if redis.call('HDEL', job_key(id), 'parked') == 1 then
         redis.call('HDEL', job_key(id), 'wait', 'until')
