@@ -72,8 +72,10 @@ class Runner:
         try:
             output = self._output(claim, request, context)
         except BaseException as error:  # noqa: BLE001  # whatever a user's program raises must end as data
+            context.end()
             failed = self._attempt(claim, context, started, failures.problem_of(error))
             return self._settle_failure(claim, failed, context, failures.retry_after_of(error))
+        context.end()
         if isinstance(output, Problem):
             return self._settle_failure(claim, self._attempt(claim, context, started, output), context)
         return self._settle_success(claim, output, self._attempt(claim, context, started), context)
@@ -81,6 +83,7 @@ class Runner:
     def abandon(self, claim: Claim, context: AttemptContext) -> Settlement:
         """Fail an attempt whose thread is stuck past its deadline; whatever the thread says later is discarded."""
         detail = f"The program did not return within its timeout_seconds ({context.timeout_seconds:g}) and hangs."
+        context.end()
         started = context.deadline - context.timeout_seconds
         stuck = self._attempt(claim, context, started, problem("timeout", detail, retryable=False))
         return self._settle_failure(claim, stuck, context)

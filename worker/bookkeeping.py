@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from dspy_jobs.store import SyncStore
-from dspy_jobs.store.books import Bill, Booked, record_calls
+from dspy_jobs.store.books import Bill, Booked, book_late, record_calls
 from dspy_jobs.store.records import Claim
 
 log = structlog.get_logger("worker")
@@ -40,6 +40,17 @@ class Bookkeeper:
     def book_for(self, claim: Claim) -> Book:
         """How one attempt's calls are booked."""
         return partial(self._book, claim)
+
+    def book_late_for(self, claim: Claim) -> Callable[[Bill], None]:
+        """How calls are booked that are answered after the attempt has ended."""
+        return partial(self._book_late, claim)
+
+    def _book_late(self, claim: Claim, bill: Bill) -> None:
+        log.warning("call_answered_late", job_id=claim.id, attempt=claim.attempt)
+        try:
+            self._store.run(book_late(claim.id, bill))
+        except RedisError as error:
+            log.error("call_not_booked", job_id=claim.id, error=str(error))  # no bug of ours
 
     def _book(self, claim: Claim, bill: Bill, so_far: bytes) -> Booked | None:
         if time.monotonic() < self._closed_until:

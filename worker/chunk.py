@@ -224,7 +224,11 @@ class ChunkRunner:
         if claim.answered and context.resumes:
             key = names.job_journal(claim.id)
             records = self._with_redis(lambda: self.store.redis.lrange(key, 0, -1))
-        context.resume(records, self.bookkeeper.book_for(claim) if self.bookkeeper else _not_yet)
+        keeper = self.bookkeeper
+        if keeper:
+            context.resume(records, keeper.book_for(claim), keeper.book_late_for(claim))
+        else:
+            context.resume(records, _not_yet)
 
     def book_answered(self) -> None:
         """Book what running attempts have had answered since they last began a call."""

@@ -84,6 +84,9 @@ class AttemptContext:
     replayed: int = 0
     """Calls answered from the journal."""
     send_bill: Book = lambda *_: None
+    send_late: Callable[[Bill], None] = lambda _: None
+    """Books a call that was answered after the attempt had ended."""
+    _has_ended: bool = False
     _booked: int = 0
     _last_record: bytes = b""
     _booking: threading.Lock = field(default_factory=threading.Lock)
@@ -94,8 +97,11 @@ class AttemptContext:
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.timeout_seconds
 
-    def resume(self, records: Sequence[bytes], send_bill: Book) -> None:
-        """Take over the journal of earlier attempts, and a way to book calls before the attempt ends."""
+    def resume(
+        self, records: Sequence[bytes], send_bill: Book, send_late: Callable[[Bill], None] = lambda _: None
+    ) -> None:
+        """Take over the journal of earlier attempts, and ways to book calls before and after the attempt's end."""
+        self.send_late = send_late
         self.journal, self._last_record = Journal(records), records[-1] if records else b""
         self.send_bill = send_bill
 
@@ -132,9 +138,19 @@ class AttemptContext:
             raise AttemptStopped(reason)
 
     def after_call(self, call: Call) -> None:
-        """Remember an answered call."""
+        """Remember an answered call; one of a thread left behind when the attempt ended is booked by itself."""
         with self._lock:
-            self.calls.append(call)
+            is_late = self._has_ended
+            if not is_late:
+                self.calls.append(call)
+        if is_late:
+            self.send_late(Bill([call.billed(False)]))
+
+    def end(self) -> None:
+        """The program has returned or was given up: what it left running makes no further call."""
+        with self._lock:
+            self._has_ended = True
+        self.stop(problem("canceled", "The attempt has ended."))
 
     def replay(self, question: Question) -> Response | None:
         """What an earlier attempt had answered to the same call, if there is more of it."""

@@ -49,7 +49,7 @@ class GuardedEngine:
         timeout_seconds: float,
         provider: str,
         pricing: Pricing,
-        name: str,
+        identity: str,
         has_keys: bool,
         capabilities: Any,
         circuit: Circuit,
@@ -57,7 +57,8 @@ class GuardedEngine:
     ) -> None:
         """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout.
 
-        `provider` is whose way of counting tokens the engine's answers follow, `name` the model's in the configuration.
+        `provider` is whose way of counting tokens the engine's answers follow, `identity` its name
+        here, the provider's name of it and its address: answers of another are not taken for its own.
         `has_keys` says whether the engine sends the keys of calls.
         """
         self._circuit = circuit
@@ -66,7 +67,7 @@ class GuardedEngine:
         self._timeout_seconds = timeout_seconds
         self._provider = provider
         self._pricing = pricing
-        self._name = name
+        self._identity = identity
         self._has_keys = has_keys
         self._engines: dict[float, Engine] = {}
         self._lock = threading.Lock()
@@ -84,7 +85,7 @@ class GuardedEngine:
         """
         attempt: AttemptContext = dspy.settings.job
         attempt.before_call()
-        question = Question(self._name, request, current_rollout_id())
+        question = Question(self._identity, request, current_rollout_id())
         if answer := attempt.replay(question):
             return answer
         self._circuit.admit(attempt)

@@ -95,7 +95,7 @@ class Question:
     """A model call as the journal knows it."""
 
     def __init__(self, model: str, request: Request, rollout_id: Any) -> None:
-        """`model` is the name in the configuration."""
+        """`model` tells the configured model from all others, also from one of its name at another address."""
         self._asked = (model, request, rollout_id)
 
     @cached_property

@@ -70,7 +70,7 @@ def _language_model(
         # LiteLLM translates every provider's usage into OpenAI's way of counting.
         _OPENAI if settings.engine == "litellm" else provider,
         pricing_of(settings),
-        name,
+        f"{name} {settings.model} {settings.base_url or ''}",
         settings.idempotency_header is not None,
         _capabilities(settings),
         circuit,

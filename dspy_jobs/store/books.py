@@ -60,6 +60,15 @@ def record_calls(worker: str, claim: Claim, bill: Bill, so_far: bytes, now_ms: i
     return Operation(script("record_calls"), args, lambda raw: raw.decode())
 
 
+def book_late(job_id: str, bill: Bill, now_ms: int | None = None) -> Operation[bool]:
+    """Book calls answered after their attempt had ended; False if the job is not known any more.
+
+    Not to be repeated: unlike those of a running attempt, these calls have no numbers.
+    """
+    args = ("" if now_ms is None else now_ms, job_id, *bill.args())
+    return Operation(script("book_late"), args, bool)
+
+
 def limits_of_spending(settings: Settings) -> dict[str, int]:
     """The hash `dj:budgets`: each budget in nano-dollars by `{period} {client}`, `*` for all clients.
 

@@ -24,7 +24,7 @@ from tests.integration.test_worker_attempts import Bench
 from tests.programs import LINGER
 from worker.bookkeeping import Bookkeeper
 
-PROGRAMS = ("chain", "researcher", "twice", "picky", "three_steps", "two_steps", "endless", "lingers")
+PROGRAMS = ("chain", "researcher", "twice", "picky", "three_steps", "two_steps", "endless", "lingers", "leaves_a_call")
 CONFIG = "\n".join(f'[programs.{name}]\nfactory = "tests.programs:{name}"' for name in PROGRAMS)
 FORGETFUL = '\n[programs.forgetful]\nfactory = "tests.programs:chain"\nresume = false\n'
 
@@ -302,3 +302,15 @@ def test_a_redis_that_is_away_holds_up_no_call(make_bench: MakeBench, monkeypatc
     job = run_to_the_end(bench, "chain", {"text": "t"})
     assert (job.status, len(tries)) == ("succeeded", 1)
     assert_books_agree(bench.store, provider)
+
+
+def test_a_call_answered_after_its_attempt_is_booked_all_the_same(make_bench: MakeBench, store: SyncStore) -> None:
+    """Of a thread that the program left behind; and that thread gets no further call."""
+    bench, provider = make_bench("latency=0.3")
+    job_id = bench.submit("leaves_a_call", model="own", inputs={"text": "t"}, cache={"mode": "off"})
+    bench.chunks.run([job_id])
+    assert bench.read(job_id).status == "succeeded"
+    assert wait_until(lambda: provider.count("completions") == 2, 10)
+    assert wait_until(lambda: books(store).get("calls") == 2, 10)
+    assert_books_agree(store, provider)
+    assert provider.count("requests") == 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import resource
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Literal
 
 import dspy
@@ -322,3 +324,21 @@ class _Lingers(_Steps):
 def lingers() -> dspy.Module:
     """One model call, then nothing until `LINGER` is set."""
     return _Lingers(1)
+
+
+class _LeavesACall(_Steps):
+    """Returns while a thread of its own still calls the model, and then wants to call again."""
+
+    def forward(self, text: str) -> dspy.Prediction:
+        def later() -> None:
+            self.step(text=text, number=1)
+            with suppress(BaseException):  # it is stopped as any program is
+                self.step(text=text, number=2)
+
+        threading.Thread(target=contextvars.copy_context().run, args=(later,), daemon=True).start()
+        return self.step(text=text, number=0)
+
+
+def leaves_a_call() -> dspy.Module:
+    """Two model calls at once, of which it awaits only one."""
+    return _LeavesACall(1)
