@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "conformance":
         return conformance.main(options.file)
-    return (run_command if options.command == "run" else simulate_command).main(options)
+    return run_command.main(options) if options.command == "run" else simulate_command.main(options)
 
 
 if __name__ == "__main__":

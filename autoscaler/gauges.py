@@ -94,7 +94,9 @@ class Gauges:
 
     def read(self, reading: Reading) -> None:
         """Show what was read; of a trigger that failed the last value stays, as in KEDA."""
-        for index, (trigger, source) in enumerate(zip(self._target.scaling.triggers, self._target.sources, strict=True)):
+        for index, (trigger, source) in enumerate(
+            zip(self._target.scaling.triggers, self._target.sources, strict=True)
+        ):
             metric = f"s{index}-{source.type}" if trigger.name == f"s{index}" else trigger.name
             labels = (self._namespace, metric, self._target.name, f"{source.type}Scaler", str(index), _TYPE)
             self._latency.labels(*labels).set(reading.seconds.get(trigger.name, 0.0))

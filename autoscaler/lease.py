@@ -56,7 +56,7 @@ class Lease:
         # Counted from before the command: it may have been on its way for a while.
         began = self._clock()
         try:
-            is_ours = self._renewed() or self._lock.acquire(blocking=False)
+            is_ours = self._renewed() or bool(self._lock.acquire(blocking=False))
         except RedisError as error:
             log.warning("redis_unavailable", error=str(error))
             return
@@ -67,6 +67,6 @@ class Lease:
         if self._until == float("-inf"):
             return False
         try:
-            return self._lock.reacquire()
+            return bool(self._lock.reacquire())
         except LockError:
             return False

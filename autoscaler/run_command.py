@@ -71,7 +71,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--leave-workers", action="store_true", help="on exit leave the workers running for the next autoscaler")
     add("--compose-command", default="docker compose", help="Compose's command with its own options")
     add("--kubernetes-url", default=IN_CLUSTER_URL, help="address of the API server")
-    add("--kubernetes-account", type=Path, default=SERVICE_ACCOUNT, metavar="FOLDER", help="the service account's files")
+    add(
+        "--kubernetes-account", type=Path, default=SERVICE_ACCOUNT, metavar="FOLDER", help="the service account's files"
+    )
     add("--namespace", help="namespace of the scaled workload, by default the service account's")
 
 

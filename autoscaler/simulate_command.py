@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -29,7 +30,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--plot", type=Path, metavar="FILE.png", help="draw depth, workers, wait and cost (needs matplotlib)")
     add("--json", action="store_true", help="print everything as JSON")
     add("--every-tick", action="store_true", help="print each tick, also those that change nothing")
-    add("--as", dest="like", choices=("local", "cluster"), default="local", help="whose rhythm: ours, or KEDA's and HPA's")
+    add(
+        "--as",
+        dest="like",
+        choices=("local", "cluster"),
+        default="local",
+        help="whose rhythm: ours, or KEDA's and HPA's",
+    )
     add("--until", type=float, metavar="SECONDS", help="end then, in place of when all is done")
     add("--concurrency", type=int, help="jobs a worker runs at once; by default worker.concurrency")
     add("--startup-seconds", type=float, default=3.0, help="from a worker's start until it takes jobs")
@@ -68,7 +75,7 @@ def _target(options: argparse.Namespace, settings: Settings) -> ScaledObject:
 
 def _world(options: argparse.Namespace, settings: Settings) -> World:
     scaling = settings.autoscaler
-    given = {
+    given: dict[str, tuple[Any, Any]] = {
         "concurrency": (options.concurrency, settings.worker.concurrency),
         "target_wait_seconds": (options.target_wait_seconds, scaling.target_wait_seconds),
         "target_utilization": (options.target_utilization, scaling.target_utilization),

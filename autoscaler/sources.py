@@ -124,7 +124,8 @@ class RedisLength:
     """A ``redis`` trigger: how much is in a list; KEDA's script takes hashes, sorted sets and sets as well."""
 
     def __init__(self, client: redis.Redis, key: str) -> None:
-        self._client, self._key = client, key
+        self._client: Any = client  # redis-py's types are those of a client that may decode its answers
+        self._key = key
 
     def read(self) -> float:
         """How many entries it has, 0 if there is no such key; raises ReadingError."""

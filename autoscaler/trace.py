@@ -46,7 +46,8 @@ class Trace:
     @property
     def end(self) -> float:
         """The time of the last row."""
-        return max((row.t for row in (*self.arrivals, *self.levels)), default=0.0)
+        times = [row.t for row in self.arrivals] + [row.t for row in self.levels]
+        return max(times, default=0.0)
 
 
 def read_trace(path: Path) -> Trace:

@@ -54,7 +54,7 @@ def parse_location(location: str) -> list[str]:
             raise LocationError(f"valueLocation {location!r} cannot be read from {location[at:]!r} on")
         parts.append(_checked(found[1], location))
         at = found.end()
-    if not parts or location.endswith(".") and not location.endswith("\\."):
+    if not parts or (location.endswith(".") and not location.endswith("\\.")):
         raise LocationError(f"valueLocation {location!r} ends in nothing")
     return parts
 

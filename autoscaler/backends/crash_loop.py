@@ -20,7 +20,7 @@ class CrashLoop:
     def died(self, now: float, lived_seconds: float) -> float:
         """Note a death and return how many seconds to wait before the next start."""
         self.deaths = 1 if lived_seconds >= WELL_SECONDS else self.deaths + 1
-        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(self.deaths - 1, 30), LAST_PAUSE_SECONDS)
+        pause = min(FIRST_PAUSE_SECONDS * 2.0 ** min(self.deaths - 1, 30), LAST_PAUSE_SECONDS)
         self.not_before = now + pause
         return pause
 

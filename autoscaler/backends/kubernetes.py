@@ -25,7 +25,11 @@ class KubernetesScale(Unattended):
     """One Deployment or StatefulSet. Kubernetes chooses which pods go, idle or not."""
 
     def __init__(
-        self, target: ScaleTarget, namespace: str | None = None, url: str = IN_CLUSTER_URL, account: Path = SERVICE_ACCOUNT
+        self,
+        target: ScaleTarget,
+        namespace: str | None = None,
+        url: str = IN_CLUSTER_URL,
+        account: Path = SERVICE_ACCOUNT,
     ) -> None:
         """``account`` is the folder of the service account's files; its namespace is the default one.
 

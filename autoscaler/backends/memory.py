@@ -12,7 +12,7 @@ _MIB = 2**20
 
 def available_mib(cgroup: Path = _CGROUP) -> float:
     """MiB that can be used without swapping: the machine's, or what the container's limit leaves if that is less."""
-    machine = psutil.virtual_memory().available / _MIB
+    machine: float = psutil.virtual_memory().available / _MIB
     return min(machine, _left_in(cgroup, machine))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 import redis
@@ -33,7 +33,8 @@ class RedisRegistry:
     """The leases and descriptions workers renew all the time."""
 
     def __init__(self, client: redis.Redis, host: str | None = None) -> None:
-        self._client, self._host = client, host or socket.gethostname()
+        self._client: Any = client  # redis-py's types are those of a client that may decode its answers
+        self._host = host or socket.gethostname()
 
     def workers(self) -> dict[int, Registered] | None:
         """Live workers of this host by process number; None if Redis cannot be asked."""
@@ -47,7 +48,7 @@ class RedisRegistry:
 
     def _descriptions(self) -> list[bytes | None]:
         ids = [worker.decode() for worker in self._client.zrangebyscore(names.WORKERS, _now_ms(self._client), "+inf")]
-        return self._client.mget([names.worker(worker) for worker in ids]) if ids else []
+        return list(self._client.mget([names.worker(worker) for worker in ids])) if ids else []
 
 
 def live_workers(client: redis.Redis) -> int:
