@@ -30,9 +30,9 @@ _DRAIN_BUCKETS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 class Gauges:
     """All metrics of one autoscaler, in a registry of their own."""
 
-    def __init__(self, target: ScaledObject, namespace: str = "local") -> None:
+    def __init__(self, target: ScaledObject) -> None:
         self.registry = CollectorRegistry()
-        self._target, self._namespace = target, namespace
+        self._target, self._namespace = target, target.namespace or "default"
         self._make_keda_metrics()
         self._make_our_metrics()
         self.bounds(target.scaling.min_replica_count, target.scaling.max_replica_count)

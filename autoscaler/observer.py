@@ -107,9 +107,12 @@ def direct_observer(target: ScaledObject, document: Document, ledger: redis.Redi
     return Triggers(_named_sources(target, source_of), once)
 
 
-def remote_observer(target: ScaledObject, url: str | None, variable: Callable[[str], str | None]) -> Triggers:
+def remote_observer(
+    target: ScaledObject, ledger: redis.Redis, url: str | None, variable: Callable[[str], str | None]
+) -> Triggers:
     """An observer that asks whom the triggers name; ``url`` takes the place of our own service's address.
 
+    A Redis whose credentials only the cluster has is ours: ``ledger`` reads it with those of our own settings.
     ``variable`` looks up what ``...FromEnv`` fields name.
 
     Raises:
@@ -122,7 +125,8 @@ def remote_observer(target: ScaledObject, url: str | None, variable: Callable[[s
         if once and _is_ours(trigger):
             return DocumentValue(once, trigger.metadata["valueLocation"])
         if trigger.type == "redis":
-            return RedisLength(redis_client(trigger.metadata, variable), trigger.metadata["listName"])
+            client = ledger if trigger.authentication_ref else redis_client(trigger.metadata, variable)
+            return RedisLength(client, trigger.metadata["listName"])
         return _foreign_source(trigger)
 
     return Triggers(_named_sources(target, source_of), once)

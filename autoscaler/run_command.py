@@ -74,7 +74,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--kubernetes-account", type=Path, default=SERVICE_ACCOUNT, metavar="FOLDER", help="the service account's files"
     )
-    add("--namespace", help="namespace of the scaled workload, by default the service account's")
+    add("--namespace", help="namespace of the workload, by default the ScaledObject's or else our own")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -116,7 +116,7 @@ class Run:
         target = read_target(options, settings)
         scaling = bounded(target.scaling, options, kind)
         ledger = connect(redis_url(settings), timeout_seconds=3.0)
-        gauges = Gauges(target, options.namespace or "local")
+        gauges = Gauges(target)
         gauges.bounds(scaling.min_replica_count, scaling.max_replica_count)
         backend = _backend(kind, options, settings, target, ledger, gauges)
         observer = _observer(kind, options, settings, target, ledger)
@@ -221,7 +221,7 @@ def _backend(
         "dry-run": lambda: DryRun(live_workers(ledger)),
         "compose": lambda: ComposeService(target.target.name, shlex.split(options.compose_command)),
         "kubernetes": lambda: KubernetesScale(
-            target.target, options.namespace, options.kubernetes_url, options.kubernetes_account
+            target.target, options.namespace or target.namespace, options.kubernetes_url, options.kubernetes_account
         ),
     }
     return make[kind]()
@@ -244,7 +244,7 @@ def _observer(
     is_direct = kind == "process" and options.url is None if options.direct is None else options.direct
     if is_direct:
         return direct_observer(target, DemandDocument(ledger, settings), ledger)
-    return remote_observer(target, options.url, secret)
+    return remote_observer(target, ledger, options.url, secret)
 
 
 def _warn_of_other_concurrency(target: ScaledObject, settings: Settings) -> None:

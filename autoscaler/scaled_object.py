@@ -110,6 +110,7 @@ class ScaledObject:
     target: ScaleTarget
     sources: tuple[TriggerSource, ...]
     scaling: ScalingSpec
+    namespace: str | None = None
 
 
 def read_scaled_object(text: str, origin: str = "the file") -> ScaledObject:
@@ -216,7 +217,8 @@ def _build(document: _Document, origin: str) -> ScaledObject:
         scaling = _scaling(spec, read_annotations(document.metadata.annotations))
     except ValidationError as error:
         raise ScaledObjectError(origin, describe(error, ScalingSpec, ["spec"])) from error
-    return ScaledObject(document.metadata.name, spec.scale_target_ref, spec.triggers, scaling)
+    metadata = document.metadata
+    return ScaledObject(metadata.name, spec.scale_target_ref, spec.triggers, scaling, metadata.namespace)
 
 
 def _scaling(spec: _Spec, annotations: Annotations) -> ScalingSpec:

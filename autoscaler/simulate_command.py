@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _target(options: argparse.Namespace, settings: Settings) -> ScaledObject:
     last = default if options.scale_to_zero_from is None else options.scale_to_zero_from or None
     fields = {name: getattr(target.scaling, name) for name in ScalingSpec.model_fields}
     scaling = ScalingSpec(**{**fields, "scale_to_zero_from": last})
-    return ScaledObject(target.name, target.target, target.sources, scaling)
+    return replace(target, scaling=scaling)
 
 
 def _world(options: argparse.Namespace, settings: Settings) -> World:

@@ -16,6 +16,7 @@ from autoscaler.simulated_fleet import SimulatedFleet
 from autoscaler.state import Observation, State
 from autoscaler.trace import Trace
 from autoscaler.value_location import LocationError, number_at
+from dspy_jobs import names
 
 #: Hours a simulation may go on after the trace's last row, in case the fleet never comes to rest.
 _LONGEST_AFTERMATH = 6 * 3600.0
@@ -122,8 +123,8 @@ class _Player:
     def tick(self, state: State, due: Due, now: float) -> tuple[State, Tick]:
         self._let_arrive(now)
         document = self._document(now)
-        names = [trigger.name for trigger in self._target.scaling.triggers]
-        values = {name: metric(document) for name, metric in zip(names, self._metrics, strict=True)}
+        triggers = zip(self._target.scaling.triggers, self._metrics, strict=True)
+        values = {trigger.name: metric(document) for trigger, metric in triggers}
         before = self.replicas
         seen = Observation(
             values, before, status=before, ready=self._fleet.ready(now), keda_due=due.keda, hpa_due=due.hpa
@@ -155,6 +156,7 @@ class _Player:
             "oldest_wait_seconds": load.oldest_wait_seconds,
             "service_seconds": load.service_seconds,
             "concurrency": world.concurrency,
+            "ready": self._fleet.ready(now),
         }
 
     def _level(self, now: float) -> float:
@@ -222,23 +224,24 @@ def _is_over(
 
 def _metrics(sources: Sequence[TriggerSource]) -> list[Callable[[dict[str, Any]], float]]:
     """What each trigger would read. The first list holds all that waits, the others nothing: sum and maximum agree."""
-    lists = [source for source in sources if source.type == "redis" and not _is_unacked(source)]
-    return [_metric(source, is_first=lists[:1] == [source]) for source in sources]
+    lists = [source for source in sources if source.type == "redis" and _counted(source) == "waiting"]
+    return [_metric(source, is_empty=source in lists[1:]) for source in sources]
 
 
-def _metric(source: TriggerSource, is_first: bool) -> Callable[[dict[str, Any]], float]:
+def _metric(source: TriggerSource, is_empty: bool) -> Callable[[dict[str, Any]], float]:
     if source.type == "metrics-api":
         location = source.metadata["valueLocation"]
         return lambda document: _located(document, location)
     if source.type != "redis":
         raise SimulationError(f"a {source.type} trigger cannot be simulated; remove it from a copy of the file")
-    if _is_unacked(source):
-        return lambda document: float(document["inflight"])
-    return lambda document: float(document["waiting"]) if is_first else 0.0
+    counted = _counted(source)
+    return lambda document: 0.0 if is_empty else float(document[counted])
 
 
-def _is_unacked(source: TriggerSource) -> bool:
-    return source.metadata["listName"].endswith("unacked")
+def _counted(source: TriggerSource) -> str:
+    """What a list holds, by its name: jobs under way, workers, or else jobs that wait."""
+    name = source.metadata["listName"]
+    return {"unacked": "inflight", names.WORKERS: "ready"}.get(name, "waiting")
 
 
 def _located(document: dict[str, Any], location: str) -> float:

@@ -31,7 +31,7 @@ class KubernetesScale(Unattended):
         url: str = IN_CLUSTER_URL,
         account: Path = SERVICE_ACCOUNT,
     ) -> None:
-        """``account`` is the folder of the service account's files; its namespace is the default one.
+        """``account`` is the folder of the service account's files; its namespace is used where none is given.
 
         Raises:
             BackendError: the account's files cannot be read, or the target is of a kind that has no scale.
