@@ -9,10 +9,10 @@ import redis
 from redis.exceptions import RedisError
 
 from autoscaler.sources import ReadingError
-from dspy_jobs.demand import Demand
 from dspy_jobs.settings import Settings
 from dspy_jobs.store import SyncStore
 from dspy_jobs.store.demand import read_demand
+from dspy_jobs.views import demand_view
 
 
 class DemandDocument:
@@ -24,24 +24,7 @@ class DemandDocument:
     def fetch(self) -> Mapping[str, Any]:
         """The document now; raises ReadingError."""
         try:
-            return document_of(self._store.run(read_demand(self._settings)), self._settings.worker.concurrency)
+            demand = self._store.run(read_demand(self._settings))
         except RedisError as error:
             raise ReadingError(f"Redis: {error}") from error
-
-
-def document_of(demand: Demand, concurrency: int) -> Mapping[str, Any]:
-    """A demand as JSON has it."""
-    return {
-        "work": demand.work,
-        "work_slots": demand.work_slots,
-        "waiting": demand.waiting,
-        "inflight": demand.inflight,
-        "draining": demand.draining,
-        "oldest_wait_seconds": demand.oldest_wait_seconds,
-        "service_seconds": demand.service_seconds,
-        "concurrency": concurrency,
-        "queues": {
-            queue.load.name: {"waiting": queue.waiting, "inflight": queue.load.running, "work_slots": queue.work_slots}
-            for queue in demand.queues
-        },
-    }
+        return demand_view(demand, self._settings.worker.concurrency)

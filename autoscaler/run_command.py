@@ -64,6 +64,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--url", help="address of GET /v1/autoscale, in place of the one in the ScaledObject")
     add("--min", type=int, metavar="N", help="in place of minReplicaCount")
     add("--max", type=int, metavar="N", help="in place of maxReplicaCount")
+    add("--at-most", type=int, metavar="N", help="lowers maxReplicaCount, never raises it")
     add("--scale-to-zero-from", type=int, metavar="N", help="the last step to 0 begins at N workers or fewer; 0: any")
     add("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on this port")
     add("--metrics-host", default="127.0.0.1", help="address the metrics are served on")
@@ -121,8 +122,9 @@ class Run:
         backend = _backend(kind, options, settings, target, ledger, gauges)
         observer = _observer(kind, options, settings, target, ledger)
         lease = Lease(ledger, names.autoscaler_lease(options.lease_name or target.name))
-        if options.metrics_port is not None:
-            start_http_server(options.metrics_port, options.metrics_host, gauges.registry)
+        port = settings.autoscaler.metrics_port if options.metrics_port is None else options.metrics_port
+        if port is not None:
+            start_http_server(port, options.metrics_host, gauges.registry)
         _warn_of_other_concurrency(target, settings)
         loop = Autoscaler(scaling, observer, backend, lease, gauges, time.monotonic)
         return cls(loop, backend, lease, options.leave_workers)
@@ -192,6 +194,8 @@ def bounded(scaling: ScalingSpec, options: argparse.Namespace, kind: str) -> Sca
     """
     low = scaling.min_replica_count if options.min is None else options.min
     high = scaling.max_replica_count if options.max is None else options.max
+    if options.at_most is not None:
+        high = min(high, options.at_most)
     if options.min is None:
         low = min(low, high)
     if options.max is None:
