@@ -253,7 +253,6 @@ def _observer(
 
 def _warn_of_other_concurrency(target: ScaledObject, settings: Settings) -> None:
     """The target is what one worker carries; a file made for other workers sizes the fleet wrongly."""
-    modifiers = target.scaling.scaling_modifiers
-    given = float(modifiers.target) if modifiers else target.scaling.triggers[0].target
-    if given != settings.worker.concurrency:
-        log.warning("target_is_not_concurrency", target=given, concurrency=settings.worker.concurrency)
+    given, concurrency = target.load_per_replica, settings.worker.concurrency
+    if given != concurrency:
+        log.warning("target_is_not_concurrency", target=given, concurrency=concurrency)

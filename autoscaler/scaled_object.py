@@ -112,6 +112,12 @@ class ScaledObject:
     scaling: ScalingSpec
     namespace: str | None = None
 
+    @property
+    def load_per_replica(self) -> float:
+        """The load one replica carries: the formula's target, else the first trigger's."""
+        modifiers = self.scaling.scaling_modifiers
+        return float(modifiers.target) if modifiers else self.scaling.triggers[0].target
+
 
 def read_scaled_object(text: str, origin: str = "the file") -> ScaledObject:
     """Read the one ScaledObject of a YAML file; raises ScaledObjectError listing every mistake.

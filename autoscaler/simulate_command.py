@@ -20,6 +20,8 @@ from autoscaler.spec import ScalingSpec
 from autoscaler.trace import TraceError, read_trace
 from dspy_jobs.settings import ConfigurationError, Settings, load_settings
 
+_OTHER_TARGET = "autoscaler: the target is {:g}, but a worker runs {} jobs at once; the fleet is sized for the target"
+
 _HEADINGS = ("t", "waiting", "in flight", "oldest", "work", "workers", "ready", "draining", "cost", "reason")
 
 
@@ -54,7 +56,10 @@ def main(options: argparse.Namespace) -> int:
         settings = load_settings()
         target = _target(options, settings)
         periods = (Periods.cluster if options.like == "cluster" else Periods.local)(target.scaling.polling_interval)
-        played = simulate(target, read_trace(options.trace), _world(options, settings), periods, options.until)
+        world = _world(options, settings)
+        if target.load_per_replica != world.concurrency:
+            print(_OTHER_TARGET.format(target.load_per_replica, world.concurrency), file=sys.stderr)
+        played = simulate(target, read_trace(options.trace), world, periods, options.until)
         if options.plot:
             draw(played, options.plot, f"{options.trace.name} under {target.name}")
     except (ConfigurationError, ScaledObjectError, TraceError, SimulationError, NoPlotting, ValueError) as error:

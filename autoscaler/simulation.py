@@ -186,7 +186,7 @@ class _Player:
         waits = sorted(self._fleet.waits)
         jobs = sum(row.jobs for row in self._trace.arrivals)
         most_replicas = max((tick.replicas for tick in ticks), default=0)
-        asked = max((math.ceil(tick.work / _target_of(self._target)) for tick in ticks), default=0)
+        asked = max((math.ceil(tick.work / self._target.load_per_replica) for tick in ticks), default=0)
         return Summary(
             seconds=end,
             jobs=jobs,
@@ -202,11 +202,6 @@ class _Player:
             replica_seconds=self._fleet.worker_seconds(end),
             cost=self._cost(end),
         )
-
-
-def _target_of(target: ScaledObject) -> float:
-    modifiers = target.scaling.scaling_modifiers
-    return float(modifiers.target) if modifiers else target.scaling.triggers[0].target
 
 
 def _is_over(
