@@ -46,7 +46,8 @@ def run_stack(settings: Settings, parts: list[Part], output: Output, use: Use) -
     # Until the event loop takes over, both signals end the blocks below in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _leftovers(settings, parts) as watched, orphan_guard(watched) as guard, _redis(settings, guard) as server:
+        noted_in = _noting_workers(settings, parts)
+        with orphan_guard(noted_in) as guard, _redis(settings, guard) as server, _no_leftovers(noted_in):
             stack = Supervisor(parts, _place(settings, output), guard, server)
             return asyncio.run(_supervise(stack, settings, use))
     except KeyboardInterrupt:
@@ -70,16 +71,18 @@ def _place(settings: Settings, output: Output) -> Place:
     return Place({**environ, "DSPY_JOBS_CONFIG": str(settings.source)}, settings.source.parent, output)
 
 
+def _noting_workers(settings: Settings, parts: list[Part]) -> Path | None:
+    """The data folder, if an autoscaler notes the workers there that it started."""
+    return settings.data_dir if "autoscaler" in {part.name for part in parts} else None
+
+
 @contextmanager
-def _leftovers(settings: Settings, parts: list[Part]) -> Iterator[Path | None]:
-    """The data folder, if an autoscaler notes its workers there; what it could not end itself is ended last."""
-    if "autoscaler" not in {part.name for part in parts}:
-        yield None
-        return
+def _no_leftovers(noted_in: Path | None) -> Iterator[None]:
+    """End last the workers that the autoscaler did not end itself, as after a second Ctrl-C."""
     try:
-        yield settings.data_dir
+        yield
     finally:
-        if left := end_leftovers(settings.data_dir):
+        if noted_in and (left := end_leftovers(noted_in)):
             log.warning("killed", process="worker", number=left)
 
 
