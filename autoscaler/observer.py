@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import redis
@@ -33,8 +35,16 @@ _DETAILS = (
 )  # fmt: skip
 
 
+class _Read(NamedTuple):
+    """How one trigger's read went."""
+
+    value: float | None
+    problem: str
+    seconds: float
+
+
 class Triggers:
-    """Every trigger's source, read one after the other."""
+    """Every trigger's source, all read at once: an outage must not last longer than the lease of who leads."""
 
     def __init__(
         self,
@@ -44,20 +54,26 @@ class Triggers:
     ) -> None:
         """``document`` is fetched once for each observation, however many triggers look into it."""
         self._sources, self._document, self._clock = sources, document, clock
+        self._threads = ThreadPoolExecutor(max_workers=len(sources), thread_name_prefix="trigger")
 
     def observe(self) -> Reading:
         """Read all triggers now."""
-        values, problems, seconds = dict[str, float | None](), dict[str, str](), dict[str, float]()
         if self._document:
             self._document.forget()
-        for name, source in self._sources.items():
-            began = self._clock()
-            try:
-                values[name] = source.read()
-            except ReadingError as error:
-                values[name], problems[name] = None, str(error)
-            seconds[name] = self._clock() - began
-        return Reading(values, problems, seconds, self._details())
+        reads = dict(zip(self._sources, self._threads.map(self._read, self._sources.values()), strict=True))
+        return Reading(
+            values={name: read.value for name, read in reads.items()},
+            problems={name: read.problem for name, read in reads.items() if read.value is None},
+            seconds={name: read.seconds for name, read in reads.items()},
+            details=self._details(),
+        )
+
+    def _read(self, source: Source) -> _Read:
+        began = self._clock()
+        try:
+            return _Read(source.read(), "", self._clock() - began)
+        except ReadingError as error:
+            return _Read(None, str(error), self._clock() - began)
 
     def _details(self) -> Mapping[str, float | None]:
         found = self._document.last if self._document else None
@@ -69,6 +85,7 @@ class OneFetch:
 
     def __init__(self, document: Document) -> None:
         self._document = document
+        self._fetching = threading.Lock()
         self._failure: ReadingError | None = None
         self.last: Mapping[str, Any] | None = None
 
@@ -78,15 +95,19 @@ class OneFetch:
 
     def fetch(self) -> Mapping[str, Any]:
         """The document of this observation; raises ReadingError."""
-        if self._failure:
-            raise self._failure
-        if self.last is None:
-            try:
-                self.last = self._document.fetch()
-            except ReadingError as error:
-                self._failure = error
-                raise
-        return self.last
+        with self._fetching:
+            if self._failure:
+                raise self._failure
+            if self.last is None:
+                self.last = self._fetched()
+            return self.last
+
+    def _fetched(self) -> Mapping[str, Any]:
+        try:
+            return self._document.fetch()
+        except ReadingError as error:
+            self._failure = error
+            raise
 
 
 def direct_observer(target: ScaledObject, document: Document, ledger: redis.Redis) -> Triggers:
