@@ -43,7 +43,12 @@ class Backend(Protocol):
         ...
 
     def tend(self) -> None:
-        """What has to be done between decisions, several times a second; raises Misconfigured."""
+        """What has to be done between decisions, several times a second.
+
+        Raises:
+            BackendError: it could not be done this time.
+            Misconfigured: it never will be.
+        """
         ...
 
     def stand_by(self) -> None:

@@ -68,14 +68,8 @@ class Autoscaler:
         if not self._leadership.keep():
             self._stand_by()
             return False
-        term = self._term or self._begin()
-        self._backend.tend()
-        due, lateness = term.due(self._clock())
-        if not (due.keda or due.hpa):
-            return False
-        self._gauges.late(lateness)
         try:
-            return self._tick(term, due)
+            return self._lead(self._term or self._begin())
         except BackendError as error:
             log.warning("fleet_unreachable", error=str(error))
             return False
@@ -94,6 +88,14 @@ class Autoscaler:
         self._gauges.leads(True)
         log.info("leading", polling_seconds=self._scaling.polling_interval)
         return self._term
+
+    def _lead(self, term: Term) -> bool:
+        self._backend.tend()
+        due, lateness = term.due(self._clock())
+        if not (due.keda or due.hpa):
+            return False
+        self._gauges.late(lateness)
+        return self._tick(term, due)
 
     def _tick(self, term: Term, due: Due) -> bool:
         fleet = self._backend.fleet()

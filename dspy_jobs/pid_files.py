@@ -17,7 +17,7 @@ _SUFFIX = ".pid"
 
 @dataclass(frozen=True, slots=True)
 class ProcessMark:
-    """A process for certain: its number and when it was started (seconds since 1970)."""
+    """A process for certain: its number and when it was started (seconds since the machine was)."""
 
     pid: int
     started: float
@@ -26,7 +26,7 @@ class ProcessMark:
     def of(cls, pid: int) -> ProcessMark | None:
         """The mark of a process, None if it has ended."""
         try:
-            return cls(pid, psutil.Process(pid).create_time())
+            return cls(pid, _started(psutil.Process(pid)))
         except psutil.NoSuchProcess:
             return None
 
@@ -35,7 +35,7 @@ class ProcessMark:
         """Whether it runs; one that ended and waits to be collected does not."""
         try:
             process = psutil.Process(self.pid)
-            return bool(process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE)
+            return _started(process) == self.started and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
@@ -83,6 +83,11 @@ class PidFolder:
 def worker_pids(data_dir: Path) -> PidFolder:
     """Where the autoscaler keeps the workers it started, for its successor and for whoever must end them."""
     return PidFolder(data_dir / "workers")
+
+
+def _started(process: psutil.Process) -> float:
+    """Counted from the start of the machine, for what o'clock that was changes whenever the clock is set."""
+    return round(float(process.create_time() - psutil.boot_time()), 2)
 
 
 def _read(path: Path) -> ProcessMark | None:

@@ -20,7 +20,7 @@ from autoscaler.backends.crash_loop import CrashLoop
 from autoscaler.backends.local_worker import LocalWorker
 from autoscaler.backends.registry import Registered, Registry
 from autoscaler.backends.victims import Candidate, victims
-from autoscaler.fleet import Fleet, Misconfigured
+from autoscaler.fleet import BackendError, Fleet, Misconfigured
 
 log = structlog.get_logger("autoscaler")
 
@@ -118,6 +118,7 @@ class ProcessBackend:
         """Collect the dead, bound the slow, start and drain what is due.
 
         Raises:
+            BackendError: the machine let no worker start just now.
             Misconfigured: a worker said that its configuration is wrong.
         """
         self._look()
@@ -229,8 +230,16 @@ class ProcessBackend:
         now = self._clock()
         for name in self._missing():
             if self._crashes[name].may_start(now) and self._has_room():
-                self._workers[name] = self._launcher.start(name, now)
-                log.info("worker_started", worker=name, pid=self._workers[name].mark.pid)
+                self._start(name, now)
+
+    def _start(self, name: str, now: float) -> None:
+        try:
+            worker = self._launcher.start(name, now)
+        except OSError as error:  # no room for a process, or for its files
+            pause = self._crashes[name].died(now, 0)
+            raise BackendError(f"{name} cannot be started: {error}; tried again in {pause:g} s") from error
+        self._workers[name] = worker
+        log.info("worker_started", worker=name, pid=worker.mark.pid)
 
     def _missing(self) -> list[str]:
         """The lowest free names, one for each worker that should be there; a name that pauses keeps its place."""

@@ -8,10 +8,11 @@ import pytest
 import structlog
 from autoscaler_doubles import Clock, Drains, PlayedWorker, PlayedWorkers
 
+from autoscaler.backends.local_worker import LocalWorker
 from autoscaler.backends.process import Limits, ProcessBackend
 from autoscaler.backends.registry import Registered
 from autoscaler.backends.victims import Candidate, victims
-from autoscaler.fleet import Fleet, Misconfigured
+from autoscaler.fleet import BackendError, Fleet, Misconfigured
 from dspy_jobs.pid_files import ProcessMark
 
 LIMITS = Limits(drain_seconds=30, startup_seconds=20, memory_mib=200, starting=2)
@@ -131,6 +132,22 @@ def test_the_pause_ends_somewhere(scene: Scene) -> None:
         scene.tend(0)
         scene.tend(301)
     assert len(scene.workers.started) == 21
+
+
+def test_a_machine_without_room_for_a_process_is_asked_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that fails is told and tried again after a pause, not an end of the autoscaler."""
+
+    def refuse(name: str, now: float) -> LocalWorker:
+        raise OSError("out of processes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.workers, "start", refuse)
+        with pytest.raises(BackendError, match="worker-1"):
+            scene.backend.scale(1)
+    scene.tend(0.5)
+    assert scene.started() == []
+    scene.tend(0.6)
+    assert scene.started() == ["worker-1"]
 
 
 def test_others_do_not_wait_for_one_that_crashes(scene: Scene) -> None:
