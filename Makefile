@@ -21,8 +21,8 @@ $(STAMP): requirements.txt pyproject.toml
 demo: $(STAMP) ## Start everything, run the example questions, print a table, stop
 	@$(BIN)/dspy-jobs demo
 
-up: $(STAMP) ## Keep the whole stack running in this terminal; Ctrl-C stops it
-	@$(BIN)/dspy-jobs up
+up: $(STAMP) ## Keep the whole stack running in this terminal, autoscaled; Ctrl-C stops it
+	@$(BIN)/dspy-jobs up --autoscale
 
 test: $(STAMP) ## Run all tests, fast ones first
 	$(BIN)/python -m pytest

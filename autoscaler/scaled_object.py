@@ -110,6 +110,13 @@ class ScaledObject:
     target: ScaleTarget
     sources: tuple[TriggerSource, ...]
     scaling: ScalingSpec
+    namespace: str | None = None
+
+    @property
+    def load_per_replica(self) -> float:
+        """The load one replica carries: the formula's target, else the first trigger's."""
+        modifiers = self.scaling.scaling_modifiers
+        return float(modifiers.target) if modifiers else self.scaling.triggers[0].target
 
 
 def read_scaled_object(text: str, origin: str = "the file") -> ScaledObject:
@@ -216,7 +223,8 @@ def _build(document: _Document, origin: str) -> ScaledObject:
         scaling = _scaling(spec, read_annotations(document.metadata.annotations))
     except ValidationError as error:
         raise ScaledObjectError(origin, describe(error, ScalingSpec, ["spec"])) from error
-    return ScaledObject(document.metadata.name, spec.scale_target_ref, spec.triggers, scaling)
+    metadata = document.metadata
+    return ScaledObject(metadata.name, spec.scale_target_ref, spec.triggers, scaling, metadata.namespace)
 
 
 def _scaling(spec: _Spec, annotations: Annotations) -> ScalingSpec:

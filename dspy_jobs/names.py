@@ -44,6 +44,7 @@ a test holds the two against each other.
 | dj:worker:{worker} | string | what the worker says of itself (JSON) | a day |
 | dj:worker:{worker}:held | set | jobs it runs or is about to run | until the worker is gone |
 | dj:worker:{worker}:cancel | set | jobs it must stop | until the worker is gone |
+| dj:autoscaler:{name} | string | the token of the autoscaler that leads | seconds, renewed |
 | dj:idempotency:{digest} | hash | whose an Idempotency-Key is, and the answer | `jobs.idempotency_seconds` |
 | dj:programs | hash | what workers say of the programs they run (JSON each) | permanent |
 | dj:models | hash | known prices of the models workers run (JSON each) | permanent |
@@ -214,6 +215,11 @@ def worker_held(worker_id: str) -> str:
 def worker_cancel(worker_id: str) -> str:
     """Jobs a worker must stop."""
     return f"dj:worker:{worker_id}:cancel"
+
+
+def autoscaler_lease(name: str) -> str:
+    """The lease of the one autoscaler of that name that acts."""
+    return f"dj:autoscaler:{name}"
 
 
 def idempotency(digest: str) -> str:

@@ -156,6 +156,9 @@ class AutoscalerSettings(_Section):
     provider_slots: Count | None = Field(
         None, description="Most jobs that may run at once in all; more workers would only be refused by the provider."
     )
+    metrics_port: Port | None = Field(
+        None, description="Port the autoscaler's Prometheus metrics are served on; unset means a free one or none."
+    )
     startup_grace_seconds: Seconds = Field(
         30, description="Time a started worker gets to say that it lives before it counts as failed."
     )

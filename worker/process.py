@@ -83,10 +83,7 @@ class WorkerProcess:
     def start(self) -> None:
         """Make the scripts and programs known and begin to renew the lease, before any message is taken."""
         self._own_store.load_scripts()
-        publish_programs(self._own_store.redis, self.programs)
-        publish_prices(self._own_store.redis, self.settings)
-        publish_concurrency(self._own_store.redis, self.settings)
-        publish_budgets(self._own_store.redis, self.settings)
+        publish_all(self._own_store.redis, self.settings, self.programs)
         self.housekeeping.start()
 
     def _on_ready(self, **_: Any) -> None:
@@ -99,6 +96,14 @@ class WorkerProcess:
     def _on_shutdown(self, **_: Any) -> None:
         self.housekeeping.end()
         log.info("worker_stopped", worker=self.worker_id)
+
+
+def publish_all(client: redis.Redis, settings: Settings, programs: dict[str, Program]) -> None:
+    """Make everything known that others must know of a fleet before, and while, it runs."""
+    publish_programs(client, programs)
+    publish_prices(client, settings)
+    publish_concurrency(client, settings)
+    publish_budgets(client, settings)
 
 
 def publish_programs(client: redis.Redis, programs: dict[str, Program]) -> None:

@@ -8,15 +8,26 @@ import typer
 
 
 def up(
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes, always so many.  [default: 1]")] = None,
+    autoscale: Annotated[bool, typer.Option("--autoscale", help="As many workers as there is work for.")] = False,
+    low: Annotated[int, typer.Option("--min", min=0, help="Fewest workers of --autoscale.")] = 1,
+    high: Annotated[
+        int | None,
+        typer.Option("--max", min=1, help="Most workers of --autoscale.  [default: the ScaledObject's, and cores]"),
+    ] = None,
     flower: Annotated[bool, typer.Option(help="Run Flower, the page that shows Celery's workers.")] = True,
 ) -> None:
     """Run Redis, sandbox, workers, API and Flower in this terminal until Ctrl-C.
 
     Redis is an embedded one that keeps its data in the data folder, unless REDIS_URL names another; the sandbox
-    runs if a configured model points at it. Exits 0 when stopped by Ctrl-C or SIGTERM, 1 when a process failed,
+    runs if a configured model points at it. With --autoscale the ScaledObject of `autoscaler.scaled_object` decides
+    how many workers run, as it would in a cluster. Exits 0 when stopped by Ctrl-C or SIGTERM, 1 when a process failed,
     2 when something must be put right before anything can start.
     """
-    from dspy_jobs.stack.serve import serve
+    from dspy_jobs.stack.serve import Bounds, serve
 
-    raise typer.Exit(serve(workers, flower))
+    if autoscale and workers is not None:
+        raise typer.BadParameter("--workers fixes the number and --autoscale does not: give one of them")
+    if high is not None and high < low:
+        raise typer.BadParameter(f"--max {high} is less than --min {low}")
+    raise typer.Exit(serve(Bounds(low, high) if autoscale else workers or 1, flower))

@@ -20,6 +20,8 @@ log = structlog.get_logger("stack")
 #: Lines kept to show when the process dies.
 _LAST_LINES = 12
 _CHUNK_BYTES = 65_536
+#: Seconds between looks whether a process has ended.
+_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Child:
 
     async def ended(self) -> int:
         """The exit code, negative for a signal, once the process has ended and its output is passed on."""
-        code = await self._process.wait()
+        code = await self._exit_code()
         # Bounded: something it started may still hold the pipe.
         await asyncio.wait({self._reading}, timeout=1)
         return code
@@ -77,7 +79,7 @@ class Child:
         if self.is_running:
             self._process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(self._process.wait(), self.part.stop_seconds)
+                await asyncio.wait_for(self._exit_code(), self.part.stop_seconds)
             except TimeoutError:
                 self.kill()
                 log.warning("killed", process=self.part.name, after_seconds=self.part.stop_seconds)
@@ -87,6 +89,12 @@ class Child:
         """End the process and everything in its session at once."""
         if self.is_running:
             os.killpg(self.pid, signal.SIGKILL)
+
+    async def _exit_code(self) -> int:
+        # Not the process's own `wait`, which also waits for the pipe that workers of an autoscaler hold after it.
+        while (code := self._process.returncode) is None:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
+        return code
 
     async def _read(self) -> None:
         stream = self._process.stdout

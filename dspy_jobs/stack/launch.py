@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from subprocess import Popen
 
 import structlog
@@ -17,6 +18,7 @@ from dspy_jobs.stack.child import Place
 from dspy_jobs.stack.folder import sole_user_of
 from dspy_jobs.stack.guard import OrphanGuard, orphan_guard
 from dspy_jobs.stack.inherited import inherited_environ
+from dspy_jobs.stack.leftovers import end_leftovers
 from dspy_jobs.stack.output import Output
 from dspy_jobs.stack.parts import Part
 from dspy_jobs.stack.refusals import CannotStart
@@ -44,7 +46,8 @@ def run_stack(settings: Settings, parts: list[Part], output: Output, use: Use) -
     # Until the event loop takes over, both signals end the blocks below in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with orphan_guard() as guard, _redis(settings, guard) as server:
+        noted_in = _noting_workers(settings, parts)
+        with orphan_guard(noted_in) as guard, _redis(settings, guard) as server, _no_leftovers(noted_in):
             stack = Supervisor(parts, _place(settings, output), guard, server)
             return asyncio.run(_supervise(stack, settings, use))
     except KeyboardInterrupt:
@@ -66,6 +69,21 @@ def _place(settings: Settings, output: Output) -> Place:
     if settings.source is None:
         return Place(environ, None, output)
     return Place({**environ, "DSPY_JOBS_CONFIG": str(settings.source)}, settings.source.parent, output)
+
+
+def _noting_workers(settings: Settings, parts: list[Part]) -> Path | None:
+    """The data folder, if an autoscaler notes the workers there that it started."""
+    return settings.data_dir if "autoscaler" in {part.name for part in parts} else None
+
+
+@contextmanager
+def _no_leftovers(noted_in: Path | None) -> Iterator[None]:
+    """End last the workers that the autoscaler did not end itself, as after a second Ctrl-C."""
+    try:
+        yield
+    finally:
+        if noted_in and (left := end_leftovers(noted_in)):
+            log.warning("killed", process="worker", number=left)
 
 
 @contextmanager

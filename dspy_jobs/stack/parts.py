@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,17 +27,31 @@ class Part:
     stop_seconds: float
     #: Parts with a lower number stop first; those with the same one stop together.
     stop_order: int
-    #: Answers 200 once the process does its work; workers serve no HTTP and announce themselves in Redis.
+    #: Answers 200 once the process does its work.
     health_url: str | None = None
+    #: Workers it is or starts; they serve no HTTP and announce themselves in Redis.
+    workers: int = 0
+    #: Whether it does its work once and ends.
+    runs_once: bool = False
     #: Variables of its own: what a command line, which everyone on the machine can read, must not hold.
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
-def parts_of(settings: Settings, workers: int, flower: bool) -> list[Part]:
+@dataclass(frozen=True)
+class Autoscale:
+    """As many workers as a ScaledObject asks for, within these bounds."""
+
+    low: int
+    high: int | None
+    """None means the ScaledObject's, but no more than there are cores."""
+    metrics_port: int
+
+
+def parts_of(settings: Settings, workers: int | Autoscale, flower: bool) -> list[Part]:
     """What these settings need besides Redis, in the order they start."""
     return [
         *([_sandbox(settings)] if uses_sandbox(settings) else []),
-        *(_worker(settings, number, workers) for number in range(1, workers + 1)),
+        *(_fixed_fleet(settings, workers) if isinstance(workers, int) else _scaled_fleet(settings, workers)),
         _api(settings),
         *([_flower(settings)] if flower else []),
     ]
@@ -87,10 +102,25 @@ def _sandbox(settings: Settings) -> Part:
     return Part("sandbox", command, _GRACE_SECONDS, 3, f"{sandbox_url(settings)}/health")
 
 
-def _worker(settings: Settings, number: int, of: int) -> Part:
-    name = "worker" if of == 1 else f"worker-{number}"
+def _fixed_fleet(settings: Settings, workers: int) -> list[Part]:
     drain = settings.worker.drain_seconds + _GRACE_SECONDS
-    return Part(name, (sys.executable, "-m", "worker", name), drain, 1)
+    worker_names = ["worker"] if workers == 1 else [f"worker-{number}" for number in range(1, workers + 1)]
+    return [Part(name, (sys.executable, "-m", "worker", name), drain, 1, workers=1) for name in worker_names]
+
+
+def _scaled_fleet(settings: Settings, autoscale: Autoscale) -> list[Part]:
+    """The autoscaler; where it may begin with no worker, somebody has to say first what the fleet can run."""
+    high = f"--at-most={os.cpu_count() or 1}" if autoscale.high is None else f"--max={autoscale.high}"
+    command = (
+        sys.executable, "-m", "autoscaler", "run", "--backend=process", "--direct", f"--min={autoscale.low}", high,
+        f"--metrics-port={autoscale.metrics_port}",
+    )  # fmt: skip
+    # It kills its workers itself when they take longer than they may, so it must get longer.
+    drain = settings.worker.drain_seconds + 2 * _GRACE_SECONDS
+    address = f"http://127.0.0.1:{autoscale.metrics_port}/metrics"
+    scaler = Part("autoscaler", command, drain, 1, health_url=address, workers=autoscale.low)
+    describe = Part("describe", (sys.executable, "-m", "worker.describe"), _GRACE_SECONDS, 1, runs_once=True)
+    return [*([] if autoscale.low else [describe]), scaler]
 
 
 def _api(settings: Settings) -> Part:

@@ -21,7 +21,7 @@ async def until_up(parts: list[Part], settings: Settings) -> None:
     """Return once all these parts, started just now, do their work."""
     # A worker that was killed before may still have a lease, but none that is renewed from now on.
     renewed = (time.time() + settings.worker.lease_seconds) * 1000
-    workers = sum(part.health_url is None for part in parts)
+    workers = sum(part.workers for part in parts)
     addresses = [part.health_url for part in parts if part.health_url]
     # Proxies of the environment must not stand between the stack and its own processes.
     async with httpx.AsyncClient(timeout=2, trust_env=False) as client:

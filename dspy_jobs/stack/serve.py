@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -14,15 +15,23 @@ from dspy_jobs.settings import Settings
 from dspy_jobs.stack.inherited import inherited_environ
 from dspy_jobs.stack.launch import run_stack
 from dspy_jobs.stack.output import to_terminal
-from dspy_jobs.stack.parts import Part, api_url, flower_url, parts_of, sandbox_url
-from dspy_jobs.stack.ports import check_ports, load_with_ports
+from dspy_jobs.stack.parts import Autoscale, Part, api_url, flower_url, parts_of, sandbox_url
+from dspy_jobs.stack.ports import check_ports, free_port, load_with_ports
 from dspy_jobs.stack.refusals import PartDied
 
 log = structlog.get_logger("stack")
 
 
-def serve(workers: int, flower: bool) -> int:
-    """Run the stack until it is told to stop; answers the exit code.
+@dataclass(frozen=True)
+class Bounds:
+    """How many workers an autoscaler may run; `high` None means as many as the ScaledObject says and cores carry."""
+
+    low: int = 1
+    high: int | None = None
+
+
+def serve(workers: int | Bounds, flower: bool) -> int:
+    """Run the stack until it is told to stop; answers the exit code. Bounds instead of a number have it autoscaled.
 
     Raises:
         ConfigurationError: the configuration is wrong.
@@ -30,7 +39,7 @@ def serve(workers: int, flower: bool) -> int:
     """
     began = time.monotonic()
     settings = load_with_ports(inherited_environ())
-    parts = parts_of(settings, workers, flower)
+    parts = parts_of(settings, _autoscale(settings, workers) if isinstance(workers, Bounds) else workers, flower)
     check_ports(settings, parts)
     configure_logging(settings, "stack")
 
@@ -49,13 +58,18 @@ def serve(workers: int, flower: bool) -> int:
         return 2 if death.is_misconfigured else 1
 
 
+def _autoscale(settings: Settings, bounds: Bounds) -> Autoscale:
+    return Autoscale(bounds.low, bounds.high, settings.autoscaler.metrics_port or free_port())
+
+
 def _addresses(settings: Settings, parts: list[Part]) -> dict[str, str | Path]:
-    running = {part.name for part in parts}
+    running = {part.name: part.health_url or "" for part in parts}
     return {
         "api": api_url(settings),
         "docs": f"{api_url(settings)}/docs",
         **({"flower": flower_url(settings)} if "flower" in running else {}),
         **({"sandbox": sandbox_url(settings)} if "sandbox" in running else {}),
+        **({"metrics": running["autoscaler"]} if running.get("autoscaler") else {}),
         "data": settings.data_dir,
     }
 

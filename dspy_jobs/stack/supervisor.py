@@ -55,6 +55,7 @@ class Supervisor:
         self._redis = redis
         self._is_ready = False
         self._children: dict[str, Child] = {}
+        self._once = {part.name: asyncio.Event() for part in parts if part.runs_once}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -79,7 +80,7 @@ class Supervisor:
 
     async def ready(self, settings: Settings) -> bool:
         """Wait until every part is up; False when the stack was stopped before that."""
-        up = asyncio.create_task(until_up(self._parts, settings))
+        up = asyncio.create_task(self._until_up(settings))
         stopped = asyncio.create_task(self.stopping.wait())
         done, pending = await asyncio.wait({up, stopped}, timeout=_READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
@@ -90,6 +91,11 @@ class Supervisor:
         if not done:
             self._fail(PartDied("the stack", f"was not up after {_READY_SECONDS:.0f} s", []))
         return self._is_ready
+
+    async def _until_up(self, settings: Settings) -> None:
+        await until_up(self._parts, settings)
+        for done in self._once.values():
+            await done.wait()
 
     def _asked_to_stop(self) -> None:
         if not self.stopping.is_set():
@@ -119,6 +125,9 @@ class Supervisor:
             code = await self._run(part)
             if self.stopping.is_set():
                 return
+            if part.runs_once and code == 0:
+                self._once[part.name].set()
+                return
             # A part that never came up will not the next time: wrong settings are an error, not a loop.
             if not self._is_ready:
                 last_lines = list(self._children[part.name].last_lines)
@@ -138,7 +147,7 @@ class Supervisor:
             await child.stop()
         code = await child.ended()
         self._tell_guard()
-        if self.stopping.is_set():
+        if self.stopping.is_set() or (part.runs_once and code == 0):
             log.info("stopped", process=part.name, exit_code=code)
         else:
             log.error("died", process=part.name, exit_code=code, last_lines="\n".join(child.last_lines))

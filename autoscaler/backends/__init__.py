@@ -1,0 +1,1 @@
+"""The ways to run workers: as processes here, under Compose, in a cluster, or only in words."""

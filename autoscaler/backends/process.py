@@ -1,0 +1,261 @@
+"""Runs workers as processes of this machine: starts, drains and replaces them.
+
+Nothing here waits: ``tend`` looks at every worker and takes whatever step is due. A worker outlives this process, so
+that a crash of the autoscaler costs no job; the next one finds it by its file.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+import structlog
+
+from autoscaler.backends.crash_loop import CrashLoop
+from autoscaler.backends.local_worker import LocalWorker
+from autoscaler.backends.registry import Registered, Registry
+from autoscaler.backends.victims import Candidate, victims
+from autoscaler.fleet import BackendError, Fleet, Misconfigured
+
+log = structlog.get_logger("autoscaler")
+
+#: How a worker ends whose configuration is wrong; starting it again would only say so again.
+WRONG_CONFIGURATION = 2
+
+
+class Workers(Protocol):
+    """Starts workers and finds those that run."""
+
+    def start(self, name: str, now: float) -> LocalWorker:
+        """Start one."""
+        ...
+
+    def find(self, now: float) -> list[LocalWorker]:
+        """Those that run, whoever started them."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """One has ended."""
+        ...
+
+    def last_lines(self, name: str) -> str:
+        """What one said before it died."""
+        ...
+
+
+class DrainLog(Protocol):
+    """Is told how drains end."""
+
+    def drained(self, seconds: float) -> None:
+        """A worker ended after it was asked to."""
+        ...
+
+    def drain_killed(self) -> None:
+        """A worker had to be killed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of what is done to workers; times in seconds, memory in MiB."""
+
+    drain_seconds: float
+    """From the request to stop until it is killed; longer than the worker's own bound, after which it gives back."""
+    startup_seconds: float
+    """From its start until it says that it lives; after that it is killed and counts as dead."""
+    memory_mib: float
+    """What one worker may come to need."""
+    starting: int
+    """How many may start at once: each keeps a core busy while it imports."""
+
+
+class ProcessBackend:
+    """The workers of this machine."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        registry: Registry,
+        limits: Limits,
+        drains: DrainLog,
+        available_mib: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._launcher, self._registry, self._limits, self._drains = workers, registry, limits, drains
+        self._available_mib, self._clock = available_mib, clock
+        self._workers: dict[str, LocalWorker] = {}
+        self._known: dict[int, Registered] = {}
+        self._crashes: dict[str, CrashLoop] = defaultdict(CrashLoop)
+        self._wanted = 0
+        self._is_short_of_memory = False
+
+    def take_over(self) -> None:
+        """Find the workers that run. Those this process started itself it knows better than their files do."""
+        own = {worker.mark.pid: worker for worker in self._workers.values()}
+        found = [own.get(worker.mark.pid, worker) for worker in self._launcher.find(self._clock())]
+        self._workers = {worker.name: worker for worker in found}
+        self._look()
+        self._wanted = len(self._active())
+        if found:
+            log.info("adopted", workers=sorted(self._workers), pids=[worker.mark.pid for worker in found])
+
+    def fleet(self) -> Fleet:
+        """The size asked for, the workers that said they live, those that drain."""
+        ready = sum(self._is_ready(worker) for worker in self._active())
+        return Fleet(self._wanted, min(ready, self._wanted), len(self._workers) - len(self._active()))
+
+    def scale(self, replicas: int) -> None:
+        """Ask for this size: the first steps are taken at once, the others as they fall due."""
+        self._wanted = replicas
+        self.tend()
+
+    def tend(self) -> None:
+        """Collect the dead, bound the slow, start and drain what is due.
+
+        Raises:
+            BackendError: the machine let no worker start just now.
+            Misconfigured: a worker said that its configuration is wrong.
+        """
+        self._look()
+        self._collect()
+        self._bound()
+        self._shed()
+        self._fill()
+
+    def stand_by(self) -> None:
+        """Collect our own children that ended; all workers are left to whoever leads."""
+        for worker in self._workers.values():
+            _ = worker.is_alive
+
+    def stop(self) -> bool:
+        """Drain every worker; True once all have ended."""
+        self._look()
+        self._wanted = 0
+        for worker in self._active():
+            self._drain(worker)
+        self._collect()
+        self._bound()
+        return not self._workers
+
+    def hurry(self) -> None:
+        """A worker told twice gives its jobs back and ends at once."""
+        for worker in self._workers.values():
+            worker.send(signal.SIGTERM)
+
+    def _look(self) -> None:
+        """Ask who has come up, and who was told to stop by somebody else. Without an answer the last one holds."""
+        known = self._registry.workers()
+        if known is None:
+            return
+        self._known = known
+        for worker in self._workers.values():
+            said = known.get(worker.mark.pid)
+            worker.was_ready = worker.was_ready or said is not None
+            if said and said.is_draining and not worker.is_draining:
+                worker.draining_since = self._clock()
+
+    def _active(self) -> list[LocalWorker]:
+        """Those that are capacity: a draining worker is none, and is never called back."""
+        return [worker for worker in self._workers.values() if not worker.is_draining]
+
+    def _is_ready(self, worker: LocalWorker) -> bool:
+        return worker.mark.pid in self._known
+
+    def _collect(self) -> None:
+        for worker in [worker for worker in self._workers.values() if not worker.is_alive]:
+            del self._workers[worker.name]
+            self._launcher.forget(worker.name)
+            if worker.draining_since is not None:
+                self._ended(worker, self._clock() - worker.draining_since)
+            else:
+                self._died(worker)
+
+    def _ended(self, worker: LocalWorker, seconds: float) -> None:
+        self._crashes.pop(worker.name, None)
+        self._drains.drained(seconds)
+        log.info("worker_ended", worker=worker.name, pid=worker.mark.pid, drain_seconds=round(seconds, 1))
+
+    def _died(self, worker: LocalWorker) -> None:
+        now, last_lines = self._clock(), self._launcher.last_lines(worker.name)
+        if worker.exit_code == WRONG_CONFIGURATION:
+            raise Misconfigured(last_lines or f"{worker.name} ended with code {WRONG_CONFIGURATION}")
+        pause = self._crashes[worker.name].died(now, now - worker.started)
+        log.error(
+            "worker_died",
+            worker=worker.name,
+            pid=worker.mark.pid,
+            exit_code=worker.exit_code,
+            deaths=self._crashes[worker.name].deaths,
+            restart_in_seconds=pause,
+            last_lines=last_lines,
+        )
+
+    def _bound(self) -> None:
+        """Kill what neither starts nor ends in its time; it is collected in the next round."""
+        now = self._clock()
+        for worker in self._workers.values():
+            if worker.draining_since is not None:
+                if now - worker.draining_since > self._limits.drain_seconds and not worker.was_killed:
+                    self._drains.drain_killed()
+                    self._kill(worker, "did not end")
+            elif not worker.was_ready and now - worker.started > self._limits.startup_seconds and not worker.was_killed:
+                self._kill(worker, "did not come up")
+
+    def _kill(self, worker: LocalWorker, why: str) -> None:
+        worker.was_killed = True
+        worker.send(signal.SIGKILL)
+        log.warning("worker_killed", worker=worker.name, pid=worker.mark.pid, reason=why)
+
+    def _shed(self) -> None:
+        active = self._active()
+        for name in victims(map(self._candidate, active), len(active) - self._wanted):
+            self._drain(self._workers[name])
+
+    def _candidate(self, worker: LocalWorker) -> Candidate:
+        said = self._known.get(worker.mark.pid)
+        return Candidate(worker.name, said is not None, said.running if said else 0, worker.started)
+
+    def _drain(self, worker: LocalWorker) -> None:
+        worker.draining_since = self._clock()
+        worker.send(signal.SIGTERM)
+        log.info("draining", worker=worker.name, pid=worker.mark.pid, running=self._candidate(worker).running)
+
+    def _fill(self) -> None:
+        """Start what is missing, as far as crashes, cores and memory allow; the rest waits for a later round."""
+        now = self._clock()
+        for name in self._missing():
+            if self._crashes[name].may_start(now) and self._has_room():
+                self._start(name, now)
+
+    def _start(self, name: str, now: float) -> None:
+        try:
+            worker = self._launcher.start(name, now)
+        except OSError as error:  # no room for a process, or for its files
+            pause = self._crashes[name].died(now, 0)
+            raise BackendError(f"{name} cannot be started: {error}; tried again in {pause:g} s") from error
+        self._workers[name] = worker
+        log.info("worker_started", worker=name, pid=worker.mark.pid)
+
+    def _missing(self) -> list[str]:
+        """The lowest free names, one for each worker that should be there; a name that pauses keeps its place."""
+        number = max(0, self._wanted - len(self._active()))
+        free = (name for index in count(1) if (name := f"worker-{index}") not in self._workers)
+        return [next(free) for _ in range(number)]
+
+    def _has_room(self) -> bool:
+        starting = sum(not self._is_ready(worker) and not worker.was_ready for worker in self._active())
+        return starting < self._limits.starting and self._has_memory(starting)
+
+    def _has_memory(self, starting: int) -> bool:
+        """Whether there is memory for one more besides those that have not taken theirs yet."""
+        available, needed = self._available_mib(), self._limits.memory_mib * (starting + 1)
+        is_short = available < needed
+        if is_short and not self._is_short_of_memory:
+            log.warning("memory_short", available_mib=round(available), needed_mib=round(needed), wanted=self._wanted)
+        self._is_short_of_memory = is_short
+        return not is_short

@@ -1,0 +1,258 @@
+"""``python -m autoscaler run``: what the options and settings say, made into a running loop."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import redis
+import structlog
+from prometheus_client import start_http_server
+
+from autoscaler.backends.compose import ComposeService
+from autoscaler.backends.dry_run import DryRun
+from autoscaler.backends.kubernetes import IN_CLUSTER_URL, SERVICE_ACCOUNT, KubernetesScale
+from autoscaler.backends.local_worker import Launcher
+from autoscaler.backends.memory import available_mib
+from autoscaler.backends.process import Limits, ProcessBackend
+from autoscaler.backends.registry import RedisRegistry, live_workers
+from autoscaler.fleet import Backend, BackendError, Misconfigured
+from autoscaler.gauges import Gauges
+from autoscaler.lease import Lease
+from autoscaler.ledger import DemandDocument
+from autoscaler.loop import Autoscaler
+from autoscaler.observer import direct_observer, remote_observer
+from autoscaler.reading import Observer
+from autoscaler.scaled_object import ScaledObject, ScaledObjectError, read_scaled_object
+from autoscaler.sources import UnusableTrigger
+from autoscaler.spec import ScalingSpec
+from dspy_jobs import names
+from dspy_jobs.logs import configure_logging
+from dspy_jobs.pid_files import worker_pids
+from dspy_jobs.redis_url import redis_url
+from dspy_jobs.settings import AutoscalerSettings, ConfigurationError, Settings, load_settings, secret
+from dspy_jobs.store import connect
+
+log = structlog.get_logger("autoscaler")
+
+#: Exit codes: a wrong configuration, and a single run in which nothing could be decided.
+WRONG_CONFIGURATION, UNDECIDED = 2, 1
+
+BACKENDS = get_args(AutoscalerSettings.model_fields["backend"].annotation)
+
+#: Seconds between looks at workers and at the lease.
+_STEP_SECONDS = 0.25
+#: Seconds a worker gets beyond its own promise to end before it is killed.
+_DRAIN_GRACE_SECONDS = 5.0
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The options of ``run``."""
+    add = command.add_argument
+    add("--scaled-object", type=Path, metavar="FILE", help="KEDA ScaledObject to obey")
+    add("--backend", choices=BACKENDS, help="what starts and stops workers")
+    add("--once", action="store_true", help="decide and act once, then exit; workers are left running")
+    add("--direct", action=argparse.BooleanOptionalAction, help="read Redis instead of asking the API over HTTP")
+    add("--url", help="address of GET /v1/autoscale, in place of the one in the ScaledObject")
+    add("--min", type=int, metavar="N", help="in place of minReplicaCount")
+    add("--max", type=int, metavar="N", help="in place of maxReplicaCount")
+    add("--at-most", type=int, metavar="N", help="lowers maxReplicaCount, never raises it")
+    add("--scale-to-zero-from", type=int, metavar="N", help="the last step to 0 begins at N workers or fewer; 0: any")
+    add("--metrics-port", type=int, metavar="PORT", help="serve Prometheus metrics on this port")
+    add("--metrics-host", default="127.0.0.1", help="address the metrics are served on")
+    add("--lease-name", help="autoscalers of the same name and Redis take turns; by default the ScaledObject's")
+    add("--leave-workers", action="store_true", help="on exit leave the workers running for the next autoscaler")
+    add("--compose-command", default="docker compose", help="Compose's command with its own options")
+    add("--kubernetes-url", default=IN_CLUSTER_URL, help="address of the API server")
+    add(
+        "--kubernetes-account", type=Path, default=SERVICE_ACCOUNT, metavar="FOLDER", help="the service account's files"
+    )
+    add("--namespace", help="namespace of the workload, by default the ScaledObject's or else our own")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT. Exits 0 after a clean stop, 2 when something must be put right first."""
+    try:
+        settings = load_settings()
+        configure_logging(settings, "autoscaler")
+        run = Run.prepare(options, settings)
+    except (ConfigurationError, ScaledObjectError, UnusableTrigger, BackendError, ValueError, OSError) as error:
+        print(f"autoscaler: {error}", file=sys.stderr)
+        return WRONG_CONFIGURATION
+    try:
+        return run.once() if options.once else run.until_stopped()
+    except Misconfigured as error:
+        log.error("worker_misconfigured", reason=str(error))
+        print(f"autoscaler: workers cannot start: {error}", file=sys.stderr)
+        return WRONG_CONFIGURATION
+    finally:
+        run.lease.give_up()
+
+
+@dataclass
+class Run:
+    """Everything one run owns."""
+
+    loop: Autoscaler
+    backend: Backend
+    lease: Lease
+    leave_workers: bool
+
+    @classmethod
+    def prepare(cls, options: argparse.Namespace, settings: Settings) -> Run:
+        """Build it all; nothing is scaled yet.
+
+        Raises:
+            ScaledObjectError, UnusableTrigger, BackendError, ValueError, OSError: something must be put right first.
+        """
+        kind = options.backend or settings.autoscaler.backend
+        target = read_target(options, settings)
+        scaling = bounded(target.scaling, options, kind)
+        ledger = connect(redis_url(settings), timeout_seconds=3.0)
+        gauges = Gauges(target)
+        gauges.bounds(scaling.min_replica_count, scaling.max_replica_count)
+        backend = _backend(kind, options, settings, target, ledger, gauges)
+        observer = _observer(kind, options, settings, target, ledger)
+        lease = Lease(ledger, names.autoscaler_lease(options.lease_name or target.name))
+        port = settings.autoscaler.metrics_port if options.metrics_port is None else options.metrics_port
+        if port is not None:
+            start_http_server(port, options.metrics_host, gauges.registry)
+        _warn_of_other_concurrency(target, settings)
+        loop = Autoscaler(scaling, observer, backend, lease, gauges, time.monotonic)
+        return cls(loop, backend, lease, options.leave_workers)
+
+    def once(self) -> int:
+        """Decide and act once; 0 if every metric could be read."""
+        if self.loop.step():
+            return 0
+        if not self.loop.leads:
+            log.warning("another_leads")
+        return UNDECIDED
+
+    def until_stopped(self) -> int:
+        """Step after step until told to stop, then drain the workers; a second signal makes them give back."""
+        told = Told()
+        while told.times == 0:
+            self.loop.step()
+            time.sleep(_STEP_SECONDS)
+        led = self.loop.leads
+        log.info("stopping", leaves_workers=self.leave_workers)
+        self.lease.give_up()
+        if led and not self.leave_workers:
+            self._stop_backend(told)
+        return 0
+
+    def _stop_backend(self, told: Told) -> None:
+        seen = 1
+        while not self.backend.stop():
+            if told.times > seen:
+                seen = told.times
+                self.backend.hurry()
+            time.sleep(_STEP_SECONDS)
+
+
+class Told:
+    """Counts the signals that ask this process to end."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._again())
+
+    def _again(self) -> None:
+        self.times += 1
+
+
+def read_target(options: argparse.Namespace, settings: Settings) -> ScaledObject:
+    """The ScaledObject named on the command line or in the settings, whose path is relative to their file.
+
+    Raises:
+        ScaledObjectError: it cannot be used.
+        ConfigurationError: it cannot be read.
+    """
+    base = settings.source.parent if settings.source else Path.cwd()
+    path = options.scaled_object or base / settings.autoscaler.scaled_object
+    try:
+        return read_scaled_object(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{path}: cannot be read: {reason}; name one with --scaled-object") from None
+
+
+def bounded(scaling: ScalingSpec, options: argparse.Namespace, kind: str) -> ScalingSpec:
+    """The settings with the command line's bounds over them; checked again, since they may contradict the file's.
+
+    A smaller maximum also lowers the file's minimum, unless one is given, and the other way round.
+    """
+    low = scaling.min_replica_count if options.min is None else options.min
+    high = scaling.max_replica_count if options.max is None else options.max
+    if options.at_most is not None:
+        high = min(high, options.at_most)
+    if options.min is None:
+        low = min(low, high)
+    if options.max is None:
+        high = max(low, high)
+    given = {name: getattr(scaling, name) for name in ScalingSpec.model_fields}
+    changed = {"min_replica_count": low, "max_replica_count": high, "scale_to_zero_from": _last_step(options, kind)}
+    return ScalingSpec(**{**given, **changed})
+
+
+def _last_step(options: argparse.Namespace, kind: str) -> int | None:
+    """Locally a fleet walks down to zero; in a cluster the file alone decides, as it would with KEDA."""
+    if options.scale_to_zero_from is not None:
+        return options.scale_to_zero_from or None
+    return 1 if kind == "process" else None
+
+
+def _backend(
+    kind: str,
+    options: argparse.Namespace,
+    settings: Settings,
+    target: ScaledObject,
+    ledger: redis.Redis,
+    gauges: Gauges,
+) -> Backend:
+    make: dict[str, Callable[[], Backend]] = {
+        "process": lambda: _process_backend(settings, ledger, gauges),
+        "dry-run": lambda: DryRun(live_workers(ledger)),
+        "compose": lambda: ComposeService(target.target.name, shlex.split(options.compose_command)),
+        "kubernetes": lambda: KubernetesScale(
+            target.target, options.namespace or target.namespace, options.kubernetes_url, options.kubernetes_account
+        ),
+    }
+    return make[kind]()
+
+
+def _process_backend(settings: Settings, ledger: redis.Redis, gauges: Gauges) -> ProcessBackend:
+    limits = Limits(
+        drain_seconds=settings.worker.drain_seconds + _DRAIN_GRACE_SECONDS,
+        startup_seconds=settings.autoscaler.startup_grace_seconds,
+        memory_mib=settings.autoscaler.max_memory_mb_per_worker,
+        starting=os.cpu_count() or 1,
+    )
+    launcher = Launcher((sys.executable, "-m", "worker"), worker_pids(settings.data_dir))
+    return ProcessBackend(launcher, RedisRegistry(ledger), limits, gauges, available_mib)
+
+
+def _observer(
+    kind: str, options: argparse.Namespace, settings: Settings, target: ScaledObject, ledger: redis.Redis
+) -> Observer:
+    is_direct = kind == "process" and options.url is None if options.direct is None else options.direct
+    if is_direct:
+        return direct_observer(target, DemandDocument(ledger, settings), ledger)
+    return remote_observer(target, ledger, options.url, secret)
+
+
+def _warn_of_other_concurrency(target: ScaledObject, settings: Settings) -> None:
+    """The target is what one worker carries; a file made for other workers sizes the fleet wrongly."""
+    given, concurrency = target.load_per_replica, settings.worker.concurrency
+    if given != concurrency:
+        log.warning("target_is_not_concurrency", target=given, concurrency=concurrency)
