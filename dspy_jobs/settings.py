@@ -77,6 +77,9 @@ class WorkerSettings(_Section):
     drain_seconds: Seconds = Field(
         30, description="Longest time a stopping worker waits for running jobs before they are handed back."
     )
+    heartbeat_file: Path | None = Field(
+        None, description="File the worker writes while it lives, for `python -m worker.probe`; unset means none."
+    )
 
 
 class JobSettings(_Section):
