@@ -40,9 +40,13 @@ bench: $(STAMP) ## Measure against bare DSPy and plain Celery, side by side
 soak: $(STAMP) ## Ten minutes of killed workers, Redis restarts and provider faults; count what was lost
 	$(BIN)/python -m tests.system.soak
 
-lock: ## Pin every dependency with hashes again (needs uv)
-	uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \
-	  --no-annotate --no-header --no-emit-index-url --quiet -o requirements.txt
+PIN := uv pip compile pyproject.toml --generate-hashes --python-version 3.11 --no-annotate --no-header \
+  --no-emit-index-url --quiet
+
+lock: ## Pin every dependency with hashes again, for development and for each image (needs uv)
+	$(PIN) --all-extras -o requirements.txt
+	$(PIN) --extra api -c requirements.txt -o requirements-api.txt
+	$(PIN) --extra worker --extra autoscaler -c requirements.txt -o requirements-worker.txt
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
