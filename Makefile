@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types bench soak lock clean
+.PHONY: help install demo up test lint types bench soak lock images compose-up compose-down clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## Create .venv with the pinned dependencies
 
@@ -47,6 +47,15 @@ lock: ## Pin every dependency with hashes again, for development and for each im
 	$(PIN) --all-extras -o requirements.txt
 	$(PIN) --extra api -c requirements.txt -o requirements-api.txt
 	$(PIN) --extra worker --extra autoscaler -c requirements.txt -o requirements-worker.txt
+
+images: ## Build the container images (needs docker)
+	docker compose --profile sandbox build
+
+compose-up: ## Start the whole service in containers, and submit one job (needs docker)
+	@./quickstart.sh
+
+compose-down: ## Stop the containers; what is in the volumes stays
+	docker compose --profile sandbox down
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -80,6 +80,12 @@ class WorkerSettings(_Section):
     heartbeat_file: Path | None = Field(
         None, description="File the worker writes while it lives, for `python -m worker.probe`; unset means none."
     )
+
+    @field_validator("heartbeat_file", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        """So that a container can take back what its image sets."""
+        return value or None
 
 
 class JobSettings(_Section):

@@ -46,6 +46,7 @@ class Housekeeping(threading.Thread):
         self._queues = queues
         self._circuits = circuits
         self._rounds = 0
+        self._is_heard = True
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -92,8 +93,11 @@ class Housekeeping(threading.Thread):
             self.heartbeat.phase = "draining"
         try:
             self.heartbeat.beat()
-        except OSError as error:  # whoever supervises this worker will find the old beat and say so
-            log.warning("heartbeat_unwritable", error=str(error))
+            self._is_heard = True
+        except OSError as error:  # whoever supervises this worker will find no beat, or an old one
+            if self._is_heard:
+                log.warning("heartbeat_unwritable", error=str(error))
+            self._is_heard = False
 
     def _follow_gates(self, closed: dict[str, tuple[str, float]]) -> None:
         """Keep the circuits in step with the fleet and consume from open queues only."""
