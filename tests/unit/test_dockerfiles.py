@@ -6,9 +6,12 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from dspy_jobs import __version__
 from tests.conftest import ROOT
@@ -129,3 +132,22 @@ def test_no_registry_is_named(name: str) -> None:
     assert not re.search(
         r"--(extra-)?index-url|find-links|[a-z0-9-]+\.(io|org|com)/[a-z]", text.replace("github.com", "")
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [
+        ("requirements.txt", None),
+        ("requirements-api.txt", {"api"}),
+        ("requirements-worker.txt", {"worker", "autoscaler"}),
+    ],
+)
+def test_what_is_pinned_is_what_is_wanted(name: str, extras: set[str] | None) -> None:
+    """`make lock` was run after the dependencies were changed: each wanted one is pinned to a version it allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(line for extra in extras or optional for line in optional[extra])]
+    pinned = _pinned(name)
+    for requirement in map(Requirement, wanted):
+        assert canonicalize_name(requirement.name) in pinned, requirement
+        assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
