@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types bench soak lock clean
+.PHONY: help install demo up test lint types bench soak lock images compose-up compose-down clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## Create .venv with the pinned dependencies
 
@@ -40,9 +40,22 @@ bench: $(STAMP) ## Measure against bare DSPy and plain Celery, side by side
 soak: $(STAMP) ## Ten minutes of killed workers, Redis restarts and provider faults; count what was lost
 	$(BIN)/python -m tests.system.soak
 
-lock: ## Pin every dependency with hashes again (needs uv)
-	uv pip compile pyproject.toml --all-extras --generate-hashes --python-version 3.11 \
-	  --no-annotate --no-header --no-emit-index-url --quiet -o requirements.txt
+PIN := uv pip compile pyproject.toml --generate-hashes --python-version 3.11 --no-annotate --no-header \
+  --no-emit-index-url --quiet
+
+lock: ## Pin every dependency with hashes again, for development and for each image (needs uv)
+	$(PIN) --all-extras -o requirements.txt
+	$(PIN) --extra api -c requirements.txt -o requirements-api.txt
+	$(PIN) --extra worker --extra autoscaler -c requirements.txt -o requirements-worker.txt
+
+images: ## Build the container images (needs docker)
+	docker compose --profile sandbox build
+
+compose-up: ## Start the whole service in containers, and submit one job (needs docker)
+	@./quickstart.sh
+
+compose-down: ## Stop the containers; what is in the volumes stays
+	docker compose --profile sandbox down
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

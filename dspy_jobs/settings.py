@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -77,6 +77,15 @@ class WorkerSettings(_Section):
     drain_seconds: Seconds = Field(
         30, description="Longest time a stopping worker waits for running jobs before they are handed back."
     )
+    heartbeat_file: Path | None = Field(
+        None, description="File the worker writes while it lives, for `python -m worker.probe`; unset means none."
+    )
+
+    @field_validator("heartbeat_file", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        """So that a container can take back what its image sets."""
+        return value or None
 
 
 class JobSettings(_Section):

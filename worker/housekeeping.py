@@ -22,6 +22,7 @@ from dspy_jobs.store.gates import FleetCircuit
 from worker.chunk import ChunkRunner
 from worker.circuit import Circuits
 from worker.consumption import pulse
+from worker.heartbeat import Heartbeat
 
 log = structlog.get_logger("worker")
 
@@ -38,6 +39,8 @@ class Housekeeping(threading.Thread):
 
     def __init__(self, chunk_runner: ChunkRunner, store: SyncStore, queues: list[str], circuits: Circuits) -> None:
         super().__init__(name="housekeeping", daemon=True)
+        worker = chunk_runner.runner.settings.worker
+        self.heartbeat = Heartbeat(worker.heartbeat_file, worker.lease_seconds)
         self._chunk_runner = chunk_runner
         self._store = store
         self._queues = queues
@@ -45,6 +48,7 @@ class Housekeeping(threading.Thread):
         self._rounds = 0
         self._reasons: dict[str, str] = {}
         """Why queues were closed in the last round."""
+        self._is_heard = True
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -55,12 +59,14 @@ class Housekeeping(threading.Thread):
             except RedisError as error:
                 log.warning("redis_unavailable", error=str(error))
                 pulse.restart()
+            self._beat()
             self._ended.wait(ROUND_SECONDS)
 
     def end(self) -> None:
         """Stop after the present round and leave the fleet."""
         self._ended.set()
         self.join(timeout=5)
+        self.heartbeat.end()
         try:
             self._store.run(operations.retire_worker(self._chunk_runner.worker_id, self._queues))
         except RedisError as error:
@@ -83,6 +89,17 @@ class Housekeeping(threading.Thread):
         self._rounds += 1
         if self._rounds % RARELY == 0:
             self._store.follow(chores.rare_chores(runner.settings, time.time_ns() // 1_000_000))
+
+    def _beat(self) -> None:
+        if self._chunk_runner.is_draining.is_set():
+            self.heartbeat.phase = "draining"
+        try:
+            self.heartbeat.beat()
+            self._is_heard = True
+        except OSError as error:  # whoever supervises this worker will find no beat, or an old one
+            if self._is_heard:
+                log.warning("heartbeat_unwritable", error=str(error))
+            self._is_heard = False
 
     def _follow_gates(self, closed: dict[str, tuple[str, float]]) -> None:
         """Keep the circuits in step with the fleet and consume from open queues only."""

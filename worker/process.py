@@ -88,6 +88,7 @@ class WorkerProcess:
 
     def _on_ready(self, **_: Any) -> None:
         log.info("worker_ready", worker=self.worker_id, concurrency=self.settings.worker.concurrency)
+        self.housekeeping.heartbeat.phase = "ready"
         self.watchdog.start()
 
     def _on_shutting_down(self, **_: Any) -> None:

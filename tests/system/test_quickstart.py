@@ -1,0 +1,68 @@
+"""quickstart.sh, with everything real but the docker it calls."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dspy_jobs.stack.ports import free_port
+from dspy_jobs.waiting import wait_until
+from tests.conftest import ROOT
+from tests.system.fleet import Fleet
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def api_port(fleet: Fleet) -> Iterator[int]:
+    """Where an API over the fleet's Redis listens."""
+    port = free_port()
+    environ = {**fleet.environ, "DSPY_JOBS_API_PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "-m", "api"], env=environ, cwd=ROOT, stdout=subprocess.DEVNULL)
+    yield port
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone with a docker that notes how it was called."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    for name in ("quickstart.sh", ".env.example"):
+        shutil.copy(ROOT / name, folder)
+    docker = folder / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >> {folder / "calls"}\n')
+    docker.chmod(0o755)
+    return folder
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/ready", trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_it_ends_with_an_answer(fleet: Fleet, api_port: int, clone: Path) -> None:
+    """It writes .env, builds, starts and waits, and shows the answer to a job and every address."""
+    fleet.start()
+    assert wait_until(lambda: _is_ready(api_port), 30)
+    # As a person would change it; a variable of the environment would win.
+    example = (ROOT / ".env.example").read_text()
+    (clone / ".env.example").write_text(example.replace("API_PORT=8080", f"API_PORT={api_port}"))
+    environ = {"PATH": f"{clone}:{os.environ['PATH']}", "NO_PROXY": "127.0.0.1", "HOME": str(clone)}
+    done = subprocess.run(["./quickstart.sh"], cwd=clone, env=environ, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert '"status":"succeeded"' in done.stdout
+    assert f"http://127.0.0.1:{api_port}/docs" in done.stdout
+    calls = (clone / "calls").read_text().splitlines()
+    assert calls == ["compose version", "info", "compose build", "compose up --detach --wait --wait-timeout 300"]
+    assert f"API_PORT={api_port}" in (clone / ".env").read_text()
