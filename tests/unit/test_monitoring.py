@@ -9,9 +9,9 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
-from autoscaler.gauges import Gauges
 
 from api.metrics import DemandCollector
+from autoscaler.gauges import Gauges
 from autoscaler.scaled_object import read_scaled_object
 from dspy_jobs.demand import QueueLoad, demand_of
 from dspy_jobs.settings import Settings
