@@ -311,6 +311,11 @@ def _pause(fields: dict[str, str]) -> dict[str, Any]:
 
 def _over_cost(fields: dict[str, str]) -> str:
     spent, limit = (format_dollars(int(fields.get(name) or 0)) for name in ("cost", "limit_cost"))
+    if "held" in fields:  # by now there may be room again
+        return (
+            f"It has spent {spent} of {limit}, and somebody paused it besides; resume it to go on, with a higher "
+            "max_cost_usd if that leaves no room for another job."
+        )
     return (
         f"It has spent {spent} of {limit}, which leaves no room for another job; resume it with a higher max_cost_usd."
     )

@@ -549,6 +549,35 @@ def test_a_batch_never_starts_more_than_its_limit_has_room_for(scene: Scene, end
     assert ids[3] in scene.waiting()
 
 
+@pytest.mark.parametrize("end", [_ends, _retries, _is_lost])
+def test_a_batch_that_an_operator_holds_does_not_go_on_by_itself(scene: Scene, end: object) -> None:
+    """Pausing one that its limit had paused counts, though the limit stays the reason; resuming undoes both."""
+    batch_id, ids = limited(scene, BatchLimits(100), size=6)
+    scene.finish("w1", scene.claim("w1", ids[0]), bill=costing(30))
+    claims = [scene.claim(worker, job_id) for worker, job_id in (("w1", ids[1]), ("w2", ids[2]))]
+    assert scene.store.run(operations.pause_batch(batch_id, scene.now)) == "paused"
+    assert callable(end)
+    end(scene, claims[0])
+    assert status(scene, batch_id) == ("paused", "max_cost")
+    assert scene.store.redis.smembers(names.RELEASING) == set()
+    assert scene.store.run(operations.resume_batch(batch_id, 5, now_ms=scene.now)) == ("paused", 0)
+    assert status(scene, batch_id) == ("in_progress", None)
+    assert "held" not in scene.read_batch(batch_id).fields
+
+
+def test_a_batch_that_was_held_at_its_end_is_free_when_it_is_retried(scene: Scene) -> None:
+    """The wish was for the jobs of then."""
+    batch_id, ids = limited(scene, BatchLimits(100), size=3)
+    scene.finish("w1", scene.claim("w1", ids[0]), bill=costing(40))
+    claim = scene.claim("w1", ids[1])
+    scene.store.run(operations.pause_batch(batch_id, scene.now))
+    assert scene.finish("w1", claim, "failed", costing(40))
+    scene.store.run(operations.cancel_job(ids[2], scene.now))
+    assert status(scene, batch_id)[0] == "ended"
+    assert scene.store.run(operations.retry_jobs(ids[2:], LIFETIMES, now_ms=scene.now)) == (1, "")
+    assert "held" not in scene.read_batch(batch_id).fields
+
+
 def test_a_retry_that_cost_much_pauses_the_batch(scene: Scene) -> None:
     """Not only at the end of a job or the start of the next."""
     batch_id, ids = limited(scene, BatchLimits(100))

@@ -210,7 +210,13 @@ def test_a_batch_says_how_far_it_is(more: dict[str, Any], expected: dict[str, An
             {"pause_reason": "max_cost", "limit_cost": 2_500_000_000, "cost": 2_500_000_100},
             "budget_exhausted",
             "max_cost",
-            "has spent $2.5000001 of $2.50,",
+            "has spent $2.5000001 of $2.50, which leaves no room",
+        ),
+        (
+            {"pause_reason": "max_cost", "limit_cost": 2_500_000_000, "cost": 2_000_000_000, "held": 1},
+            "budget_exhausted",
+            "max_cost",
+            "has spent $2.00 of $2.50, and somebody paused it besides;",
         ),
         (
             {"pause_reason": "max_error_rate", "limit_error_rate": 0.125, "failed": 7, "succeeded": 9},

@@ -160,11 +160,12 @@ local function end_batch_if_done(batch, now)
 end
 
 -- Pause a batch that has reached a limit of its own, and let it go on where the calls in flight cost less than was
--- reserved for them. What runs is reckoned at the mean cost of what has run; before anything has, at its queue's.
+-- reserved for them, unless an operator holds it. What runs is reckoned at the mean cost of what has run; before
+-- anything has, at its queue's.
 local function hold_to_limits(batch, now)
   local key = batch_key(batch)
   local b = redis.call('HMGET', key, 'status', 'pause_reason', 'limit_cost', 'cost', 'running', 'limit_error_rate',
-    'limit_min_items', 'succeeded', 'failed', 'rate_from_done', 'rate_from_failed', 'cached', 'queued', 'queue')
+    'limit_min_items', 'succeeded', 'failed', 'rate_from_done', 'rate_from_failed', 'cached', 'queued', 'queue', 'held')
   if not b[3] and not b[6] or b[1] ~= 'in_progress' and b[1] ~= 'paused' then return end
   local n = {}
   for i, value in ipairs(b) do n[i] = tonumber(value or nil) or 0 end
@@ -176,7 +177,7 @@ local function hold_to_limits(batch, now)
   if b[6] and done >= n[7] and failed > n[6] * done then reason = 'max_error_rate' end
   if b[1] == 'in_progress' and reason and n[13] > 0 then
     redis.call('HSET', key, 'status', 'paused', 'pause_reason', reason, 'paused_at', ms(now))
-  elseif b[1] == 'paused' and b[2] == 'max_cost' and not reason then
+  elseif b[1] == 'paused' and b[2] == 'max_cost' and not reason and not b[15] then
     redis.call('HSET', key, 'status', 'in_progress')
     redis.call('HDEL', key, 'pause_reason', 'paused_at')
     redis.call('SADD', 'dj:releasing', batch)

@@ -25,7 +25,7 @@ for i = 4, #ARGV do
       count_failures_anew(f.batch)
       if b[1] == 'ended' then
         redis.call('HSET', batch_key(f.batch), 'status', 'in_progress')
-        redis.call('HDEL', batch_key(f.batch), 'ended_at', 'ended_reason')
+        redis.call('HDEL', batch_key(f.batch), 'ended_at', 'ended_reason', 'held')
       end
       for _, part in ipairs({'', ':request', ':jobs', ':results'}) do
         redis.call('PERSIST', batch_key(f.batch) .. part)
