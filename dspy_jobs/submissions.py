@@ -53,7 +53,7 @@ class CacheOptions(_Submission):
     )
 
 
-#: Jobs that must have ended before a batch's error rate counts.
+#: Jobs that must have ended before a batch's error rate counts. The store's scripts have the same (`_schema.lua`).
 DEFAULT_MIN_ITEMS = 20
 
 

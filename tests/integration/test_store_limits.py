@@ -7,7 +7,10 @@ import pytest
 from dspy_jobs import names
 from dspy_jobs.store import SyncStore, operations
 from dspy_jobs.store.books import Bill, BilledCall
-from dspy_jobs.store.operations import BatchHead, BatchLimits
+from dspy_jobs.store.operations import BatchHead, BatchLimits, LimitChange
+from dspy_jobs.store.script import script
+from dspy_jobs.submissions import DEFAULT_MIN_ITEMS
+from dspy_jobs.views import batch_view
 from tests.integration.store_scene import LIFETIMES, MANY, QUEUE, STEP, Scene
 
 LIMITS = ("limit_cost", "limit_error_rate", "limit_min_items")
@@ -19,7 +22,7 @@ def scene(store: SyncStore) -> Scene:
     return Scene(store)
 
 
-def limited(scene: Scene, limits: BatchLimits, size: int = 4) -> tuple[str, list[str]]:
+def limited(scene: Scene, limits: BatchLimits | None, size: int = 4) -> tuple[str, list[str]]:
     """Submit a batch with limits."""
     head = BatchHead(scene.new("batch"), QUEUE, STEP, "qa", "fast", 3, LIFETIMES, limits=limits)
     ids = [scene.new("job") for _ in range(size)]
@@ -109,6 +112,28 @@ def test_limits_change_only_where_a_batch_goes_on(scene: Scene) -> None:
     scene.store.run(operations.cancel_batch(batch_id))
     assert scene.store.run(operations.resume_batch(batch_id, 5, change={"limit_cost": 6}))[0] == "canceling"
     assert fields(scene, batch_id, *LIMITS) == ["5", None, "3"]
+
+
+@pytest.mark.parametrize("change", [{"limit_error_rate": 0.5}, {"limit_error_rate": 0.5, "limit_min_items": None}])
+@pytest.mark.parametrize("given", [None, BatchLimits(None, 0.25, 2)])
+def test_an_error_rate_given_later_counts_after_as_many_jobs_as_one_given_at_once(
+    scene: Scene, given: BatchLimits | None, change: LimitChange
+) -> None:
+    """A batch that does not say how many must have run has the default that it shows, not none at all."""
+    batch_id, ids = limited(scene, given, DEFAULT_MIN_ITEMS + 1)
+    scene.store.run(operations.resume_batch(batch_id, 5, change=change))
+    least = (batch_view(scene.read_batch(batch_id), scene.now)["limits"] or {})["min_items"]
+    assert least == (2 if given and len(change) == 1 else DEFAULT_MIN_ITEMS)
+    for job_id in ids[: least - 1]:
+        scene.run(job_id, "failed")
+    assert fields(scene, batch_id, "status") == ["in_progress"]
+    scene.run(ids[least - 1], "failed")
+    assert fields(scene, batch_id, "status", "pause_reason") == ["paused", "max_error_rate"]
+
+
+def test_the_scripts_have_the_same_default() -> None:
+    """What is shown is what is enforced."""
+    assert f"local DEFAULT_MIN_ITEMS = {DEFAULT_MIN_ITEMS}\n" in script("finish_job").text
 
 
 def test_a_batch_paused_for_its_failures_starts_counting_anew(scene: Scene) -> None:

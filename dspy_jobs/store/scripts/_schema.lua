@@ -159,6 +159,10 @@ local function end_batch_if_done(batch, now)
   redis.call('PUBLISH', 'dj:done', batch)
 end
 
+-- Jobs that must have run before a batch's error rate counts, where it does not say: DEFAULT_MIN_ITEMS of
+-- dspy_jobs/submissions.py.
+local DEFAULT_MIN_ITEMS = 20
+
 -- Pause a batch that has reached a limit of its own, and let it go on where the calls in flight cost less than was
 -- reserved for them, unless an operator holds it. What runs is reckoned at the mean cost of what has run; before
 -- anything has, at its queue's.
@@ -174,7 +178,7 @@ local function hold_to_limits(batch, now)
     or tonumber(redis.call('HGET', queue_key(b[14]:match('[^,]+')), 'mean_cost') or '0')
   if b[3] and (n[4] >= n[3] or n[4] + (n[5] + 1) * mean > n[3]) then reason = 'max_cost' end
   local done, failed = n[8] + n[9] - n[10], n[9] - n[11]
-  if b[6] and done >= n[7] and failed > n[6] * done then reason = 'max_error_rate' end
+  if b[6] and done >= (tonumber(b[7] or nil) or DEFAULT_MIN_ITEMS) and failed > n[6] * done then reason = 'max_error_rate' end
   if b[1] == 'in_progress' and reason and n[13] > 0 then
     redis.call('HSET', key, 'status', 'paused', 'pause_reason', reason, 'paused_at', ms(now))
   elseif b[1] == 'paused' and b[2] == 'max_cost' and not reason and not b[15] then
