@@ -131,6 +131,17 @@ def test_an_error_rate_given_later_counts_after_as_many_jobs_as_one_given_at_onc
     assert fields(scene, batch_id, "status", "pause_reason") == ["paused", "max_error_rate"]
 
 
+@pytest.mark.parametrize(("rate", "failed", "ran"), [(0.29, 29, 100), (0.58, 29, 50), (0.1, 3, 30)])
+def test_the_very_rate_does_not_pause(scene: Scene, rate: float, failed: int, ran: int) -> None:
+    """Also where the product of rate and jobs is a little less than the whole number it stands for."""
+    batch_id, ids = limited(scene, BatchLimits(None, rate, ran), ran + 2)
+    for number, job_id in enumerate(ids[:ran]):
+        scene.run(job_id, "failed" if number < failed else "succeeded")
+    assert fields(scene, batch_id, "status", "failed") == ["in_progress", str(failed)]
+    scene.run(ids[ran], "failed")
+    assert fields(scene, batch_id, "status", "pause_reason") == ["paused", "max_error_rate"]
+
+
 def test_the_scripts_have_the_same_default() -> None:
     """What is shown is what is enforced."""
     assert f"local DEFAULT_MIN_ITEMS = {DEFAULT_MIN_ITEMS}\n" in script("finish_job").text

@@ -178,7 +178,8 @@ local function hold_to_limits(batch, now)
     or tonumber(redis.call('HGET', queue_key(b[14]:match('[^,]+')), 'mean_cost') or '0')
   if b[3] and (n[4] >= n[3] or n[4] + (n[5] + 1) * mean > n[3]) then reason = 'max_cost' end
   local done, failed = n[8] + n[9] - n[10], n[9] - n[11]
-  if b[6] and done >= (tonumber(b[7] or nil) or DEFAULT_MIN_ITEMS) and failed > n[6] * done then reason = 'max_error_rate' end
+  -- 0.29 * 100 is a little less than 29 here, and a batch may fail at its very rate.
+  if b[6] and done >= (tonumber(b[7] or nil) or DEFAULT_MIN_ITEMS) and failed - n[6] * done > 1e-9 then reason = 'max_error_rate' end
   if b[1] == 'in_progress' and reason and n[13] > 0 then
     redis.call('HSET', key, 'status', 'paused', 'pause_reason', reason, 'paused_at', ms(now))
   elseif b[1] == 'paused' and b[2] == 'max_cost' and not reason and not b[15] then
