@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from statistics import fmean
+from collections.abc import Iterable, Sequence
+from statistics import fmean, mean
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -46,7 +46,15 @@ async def _scores(
     if not raw:
         return None
     values = [float(value) for value in raw]
-    return {"n": len(values), "mean": fmean(values), **({"values": values} if with_values else {})}
+    return {"n": len(values), "mean": mean_of(values), **({"values": values} if with_values else {})}
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean of some finite numbers, however large."""
+    try:
+        return fmean(values)
+    except OverflowError:  # their sum is out of range, their mean is not: reckoned in fractions, for which all fit
+        return mean(values)
 
 
 def report(counted: dict[str, int]) -> dict[str, Any]:

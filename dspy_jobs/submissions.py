@@ -134,13 +134,19 @@ class BatchSubmission(_Options):
     limits: BatchLimits | None = Field(None, description="What pauses the batch.")
 
 
+#: Either way from 0: whatever is made of some thousands of scores, their squares too, stays a number.
+LARGEST_SCORE = 1e15
+
+
 class ScoreSubmission(_Submission):
     """What a caller thinks of a job's output, as a number."""
 
     name: Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")] = Field(
         description="What was measured, for example `accuracy`."
     )
-    value: Annotated[float, Field(strict=True, allow_inf_nan=False)] = Field(description="How much of it.")
+    value: Annotated[float, Field(ge=-LARGEST_SCORE, le=LARGEST_SCORE, strict=True, allow_inf_nan=False)] = Field(
+        description="How much of it."
+    )
 
 
 class Resumption(_Submission):

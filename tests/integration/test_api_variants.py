@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from typing import Any
 
@@ -161,7 +162,7 @@ def test_an_ended_job_can_be_scored(api: httpx.Client, worker: PlayedWorker) -> 
     assert "scores" not in job
     worker.succeed(job["id"])
     kept = {"object": "score", "job_id": job["id"], "program": "split", "variant": "b", "name": "accuracy"}
-    for value in (0.5, -1e300, 7):
+    for value in (0.5, -1e15, 7):
         answer = score(api, job["id"], value=value)
         assert (answer.status_code, answer.json()) == (200, {**kept, "value": value})
     assert score(api, job["id"], "style", 0.1).status_code == 200
@@ -191,6 +192,10 @@ def test_what_cannot_be_scored_is_refused(api: httpx.Client, worker: PlayedWorke
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request_body"), wrong
     infinite = api.post(f"/v1/jobs/{job['id']}/score", content=b'{"name": "a", "value": 1e999}')
     assert infinite.status_code in (400, 422)
+    for far in (1.1e15, -1.7e308):
+        refused = score(api, job["id"], value=far)
+        assert (refused.status_code, refused.json()["errors"][0]["param"]) == (422, "value")
+        assert refused.json()["errors"][0]["detail"].endswith("1000000000000000")
     assert "scores" not in api.get(f"/v1/jobs/{job['id']}").json()
     api.delete(f"/v1/jobs/{job['id']}")
     assert score(api, job["id"]).status_code == 410
@@ -219,6 +224,19 @@ def test_variants_are_compared(api: httpx.Client, worker: PlayedWorker) -> None:
     other = api.get("/v1/programs/split/variants", params={"score": "other"}).json()["data"][0]
     assert other["scores"] == {}
     assert api.get("/v1/programs/absent/variants").status_code == 404
+
+
+def test_scores_of_any_size_have_a_mean(api: httpx.Client, store: SyncStore, worker: PlayedWorker) -> None:
+    """Also those kept before there was a largest one, whose sum no number can hold."""
+    for value in (1, 2, 3):
+        job = submit(api, variant="a")
+        worker.succeed(job["id"])
+        assert score(api, job["id"], value=value).status_code == 200
+    kept = names.scores("split", "a", "accuracy")
+    store.redis.hset(kept, mapping=dict.fromkeys(store.redis.hkeys(kept), repr(sys.float_info.max)))
+    answer = api.get("/v1/programs/split/variants", params={"scores": "true"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"][0]["scores"]["accuracy"]["mean"] == sys.float_info.max
 
 
 def test_the_command_compares_what_was_scored(api: httpx.Client, worker: PlayedWorker) -> None:
