@@ -195,10 +195,10 @@ class Pause(_Answer):
 
 
 class BatchUsage(_Answer):
-    """Tokens and calls of a batch so far."""
+    """Tokens and calls of a batch so far; tokens are null where those of a call are unknown."""
 
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     calls: int
 
 

@@ -3,8 +3,8 @@
 Chosen where the contract leaves room: `usage` and `cost_usd` of a job count every attempt, for every attempt is paid
 for; they are null until the job has ended and where any part is unknown. `expires_at` is the time by which a job must
 start, null once it has or will not; of a batch the time by which all its jobs must, null once it has ended. A batch's
-`usage` counts what its attempts have reported; its `cost_usd` is null as soon as one attempt of it has no known price
-or was cut short, so that nobody knows what it used.
+`usage` counts what its attempts have reported; its tokens are null as soon as those of one call are unknown. Its
+`cost_usd` is null as soon as one attempt of it has no known price or was cut short, so that nobody knows what it used.
 """
 
 from __future__ import annotations
@@ -190,8 +190,15 @@ def _usage(attempts: list[dict[str, Any]]) -> dict[str, Any]:
     parts = [attempt.get("usage") or _UNKNOWN_USAGE for attempt in attempts]
     sources = [part.get("source") for part in parts]
     usage = {name: _total([part.get(name) for part in parts]) for name in _COUNTS}
-    usage["source"] = "estimated" if "estimated" in sources else "provider" if sources else None
+    usage["source"] = _source(sources)
     return usage
+
+
+def _source(sources: list[str | None]) -> str | None:
+    """Where the counts of all attempts come from; None where one attempt's are not known."""
+    if not sources or None in sources:
+        return None
+    return "estimated" if "estimated" in sources else "provider"
 
 
 #: What a usage counts, calls apart from tokens.
@@ -229,7 +236,7 @@ def batch_view(batch: StoredBatch, now_ms: int) -> dict[str, Any]:
         "model": fields["model"],
         "client": _client(fields),
         "counts": counts,
-        "usage": {name: int(fields.get(name, 0)) for name in ("input_tokens", "output_tokens", "calls")},
+        "usage": _batch_usage(fields),
         "cost_usd": None if int(fields.get("unpriced", 0)) else _dollars(fields.get("cost", 0)),
         "cache": {name: int(fields.get(name, 0)) for name in CACHE_WORDS},
         "saved_usd": None if int(fields.get("unsaved", 0)) else _dollars(fields.get("saved", 0)),
@@ -246,6 +253,13 @@ def batch_view(batch: StoredBatch, now_ms: int) -> dict[str, Any]:
         view["ended_reason"] = fields["ended_reason"]
     view |= _batch_wait(batch, counts)
     return view
+
+
+def _batch_usage(fields: dict[str, str]) -> dict[str, int | None]:
+    """What its booked calls used; tokens are unknown as soon as one call's are."""
+    is_known = not int(fields.get("untokened", 0))
+    tokens = {name: int(fields.get(name, 0)) if is_known else None for name in ("input_tokens", "output_tokens")}
+    return {**tokens, "calls": int(fields.get("calls", 0))}
 
 
 def _limits(fields: dict[str, str]) -> dict[str, Any] | None:

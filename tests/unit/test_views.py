@@ -145,6 +145,26 @@ def test_unknown_is_null_and_never_zero(cost: float | None, tokens: int | None) 
     assert (view["usage"]["input_tokens"] is None) is (tokens is None)
 
 
+@pytest.mark.parametrize(
+    ("sources", "shown"),
+    [
+        (["provider", "provider"], "provider"),
+        (["provider", "estimated"], "estimated"),
+        ([None], None),
+        (["provider", None], None),
+        (["estimated", None], None),
+    ],
+)
+def test_what_is_unknown_has_no_source(sources: list[str | None], shown: str | None) -> None:
+    """Where the counts of one attempt are not known, the job's are not, and nobody reported them."""
+    tried = [attempt(number, tokens=3 if source else None) for number, source in enumerate(sources, 1)]
+    for one, source in zip(tried, sources, strict=True):
+        one["usage"] |= {"source": source} | ({} if source else {"output_tokens": None})
+    view = job_view(job(status="succeeded", outcome={"attempt": tried[-1]}, attempts=tried[:-1]))
+    assert view["usage"]["source"] == shown
+    assert [one["usage"]["source"] for one in view["attempts"]] == sources
+
+
 def test_a_failed_job_carries_its_problem() -> None:
     """The stored problem with where and under which request it happened; a result line has no urls."""
     outcome = {"problem": problem("timeout", "too slow").model_dump(exclude_none=True), "attempt": attempt(1)}
@@ -183,6 +203,10 @@ def batch(workers: int = 1, **more: Any) -> dict[str, Any]:
         ({"status": "paused"}, {"eta_seconds": None, "wait_reason": "paused"}),
         ({"succeeded": 0, "queued": 4}, {"eta_seconds": None}),
         ({"cost": 1500}, {"cost_usd": 0.0000015}),
+        ({"input_tokens": 7, "output_tokens": 2, "calls": 3, "untokened": 0},
+         {"usage": {"input_tokens": 7, "output_tokens": 2, "calls": 3}}),
+        ({"input_tokens": 7, "output_tokens": 2, "calls": 3, "untokened": 1},
+         {"usage": {"input_tokens": None, "output_tokens": None, "calls": 3}}),
         ({"cost": 1500, "unpriced": 1}, {"cost_usd": None}),
         ({}, {"cache": {"hit": 0, "miss": 0, "coalesced": 0, "bypass": 0}, "saved_usd": 0.0, "limits": None}),
         ({"hit": 1, "coalesced": 1, "saved": 12_345}, {"saved_usd": 0.000012345}),
