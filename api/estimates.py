@@ -246,8 +246,9 @@ async def _history(resources: Resources, program: str, route: Route) -> History 
     for ago in range(_DAYS):
         key = names.costs(book_day(today - timedelta(days=ago)))
         async for name, value in redis.hscan_iter(key, match=f"{route.model}|*|{program}|*", count=_STEP):
-            _, variant, _, _, metric = name.decode().split("|")
-            if metric in METRICS:
+            # The pattern's stars go across parts, so a client named as the program would match, too.
+            _, variant, of, _, metric = name.decode().split("|")
+            if of == program and metric in METRICS:
                 sums[variant][metric] += int(value)
     every = sum(sums.values(), Counter[str]())
     return History.of(sums[route.variant]) or History.of(every)

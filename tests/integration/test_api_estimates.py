@@ -251,12 +251,17 @@ def test_each_variant_has_its_own_answers_and_books(
 
 
 def test_books_of_a_week_tell_tokens_and_cost(service: httpx.Client, store: SyncStore) -> None:
-    """Of this program on this model, over all clients; older days and other programs do not count."""
+    """Of this program on this model, over all clients; older days and other programs do not count.
+
+    Nor do other programs' clients and variants of its name.
+    """
     for days_ago in range(7):
         write_books(store, days_ago, of=f"{MODEL}||qa|client{days_ago}", **RUNS)
     write_books(store, 7, **{**RUNS, "output_tokens": 10**9})
     write_books(store, of=f"{MODEL}||other|default", **{**RUNS, "output_tokens": 10**9})
     write_books(store, of="unpriced||qa|default", **{**RUNS, "output_tokens": 10**9})
+    write_books(store, of=f"{MODEL}||other|qa", **{**RUNS, "output_tokens": 10**9})
+    write_books(store, of=f"{MODEL}|qa|other|qa", **{**RUNS, "output_tokens": 10**9})
     found = estimate(service, [item(n) for n in range(1000)])
     assert (found["est_input_tokens"], found["est_output_tokens"]) == (200_000, 30_000)
     cost = found["est_cost_usd"]
