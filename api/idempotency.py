@@ -7,6 +7,8 @@ As Stripe does, an answer is kept once the request was carried out, also one tha
 409, 410). A request refused by a check (400, 413, 415, 422), put off (429, 503) or failed (5xx) leaves the key free,
 except that what was created keeps it. An answer that may have outgrown its use, such as a prediction's, is made anew
 from the job rather than kept.
+
+A request that only asks what a batch would come to creates nothing and stores nothing, so its key is ignored.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from api.answers import problem_answer
+from api.batch_body import is_dry_run
 from api.reading import JSON, NDJSON, chunks
 from api.resources import Resources, resources_of
 from api.routing import client_of
@@ -57,7 +60,7 @@ def once(route: str, handler: Handler) -> Handler:
     """The handler of a route, carried out once for each `Idempotency-Key`."""
 
     async def keyed(request: Request) -> Response:
-        if "idempotency-key" not in request.headers:
+        if "idempotency-key" not in request.headers or (route == "/v1/batches" and is_dry_run(request)):
             return await handler(request)
         return await _once(request, route, handler)
 

@@ -66,7 +66,12 @@ _NONE_MATCH = _parameter("If-None-Match", "header", "An `ETag`; 304 while nothin
 _JOB_ID = _parameter("job_id", "path", "The job's id.")
 _BATCH_ID = _parameter("batch_id", "path", "The batch's id.")
 _QUEUE_NAME = _parameter("name", "path", "The queue's name, as `GET /v1/queues` has it.")
-_DRY_RUN = _query("dry_run", "`true` only estimates the batch.", type="boolean", default=False)
+_DRY_RUN = _query(
+    "dry_run",
+    "`true` only estimates the batch and stores nothing; `Idempotency-Key` is then ignored.",
+    type="boolean",
+    default=False,
+)
 _LIMIT = _query("limit", "Most entries in the answer.", type="integer", minimum=1, maximum=LARGEST_PAGE, default=20)
 _AFTER = _query("after", "`next` of the page before.")
 

@@ -91,6 +91,20 @@ def test_a_repeat_gets_the_first_answer(submissions: Any, store: SyncStore, kind
     assert queued(store) == jobs
 
 
+def test_an_estimate_ignores_the_key(api: httpx.Client, store: SyncStore) -> None:
+    """It stores nothing, and the key is free for the batch itself, whatever was estimated under it."""
+    before = sorted(store.redis.keys())
+    for content in (LINES, LINES * 2):
+        estimate = upload(api, content, "program=qa&dry_run=true")
+        assert (estimate.status_code, replayed(estimate)) == (200, False), estimate.text
+        assert estimate.json()["valid"] == content.count(b"\n")
+    assert sorted(store.redis.keys()) == before
+    wrong = upload(api, query="program=qa&dry_run=maybe")
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_parameter")
+    assert upload(api, query="program=qa&dry_run=false").status_code == 202
+    assert queued(store) == 2
+
+
 def test_a_key_is_kept_for_a_day(api: httpx.Client, store: SyncStore) -> None:
     """Keys with and without an answer end a day after their first use, as `GET /v1/limits` says."""
     ask(api)
