@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+#: Of models, programs, versions, variants and clients: a part of keys, and of fields that `|` divides.
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 #: Ten years at most, so that no sum of times leaves the range of the clock.
@@ -135,7 +136,9 @@ class CacheSettings(_Section):
 class CostSettings(_Section):
     """What is kept of what was spent."""
 
-    retention_days: Count = Field(400, description="Days for which `GET /costs` can tell what was spent.")
+    retention_days: Count = Field(
+        400, le=3660, description="Days for which `GET /costs` can tell what was spent; ten years at most."
+    )
 
 
 class ClientBudget(_Section):
@@ -148,7 +151,7 @@ class ClientBudget(_Section):
 class BudgetSettings(ClientBudget):
     """Most US dollars to spend, in all and for each client. Reaching one pauses jobs until it is raised or over."""
 
-    clients: dict[str, ClientBudget] = Field(default_factory=dict, description="Budgets by the client's name.")
+    clients: dict[Name, ClientBudget] = Field(default_factory=dict, description="Budgets by the client's name.")
 
 
 class AutoscalerSettings(_Section):
@@ -257,10 +260,22 @@ class StateSettings(_Section):
     state_sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Its SHA-256; a different state is refused.")
 
 
+def _fit_to_weigh(weight: float) -> float:
+    """The weight, if shares can be reckoned with it: far larger or smaller ones leave the range of numbers."""
+    if weight != 0 and not 1e-6 <= weight <= 1e6:
+        raise ValueError("a weight is 0, or from 0.000001 to 1000000")
+    return weight
+
+
+Weight = Annotated[float, AfterValidator(_fit_to_weigh)]
+
+
 class VariantSettings(_Section):
     """One arm of an A/B split: what it changes of its program."""
 
-    weight: float = Field(1, ge=0, allow_inf_nan=False, description="Share of the jobs, relative to the other arms.")
+    weight: Weight = Field(
+        1, description="Share of the jobs, relative to the other arms: 0, or from 0.000001 to 1000000."
+    )
     model: str | None = Field(None, description="Model of this arm; the program's by default.")
     version: str | None = Field(None, description="Version of the program this arm runs; the program's by default.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="Sampling parameters of this arm's calls.")

@@ -11,6 +11,7 @@ import pytest
 from dspy_jobs import names
 from dspy_jobs.costs import book_day, book_month
 from dspy_jobs.store import SyncStore
+from tests.integration.conftest import StartApi
 
 
 def today(store: SyncStore) -> date:
@@ -43,6 +44,15 @@ def test_costs_of_this_month_are_shown_by_day(api: httpx.Client, store: SyncStor
         (str(now), 2, 1.234567891, 1)
     ]
     assert (costs["total"]["saved_nanos"], costs["complete"]) == (5, True)
+
+
+def test_costs_are_shown_however_long_they_are_kept(start_api: StartApi, store: SyncStore) -> None:
+    """Up to the longest time that can be set, for which all days are complete."""
+    api = start_api(DSPY_JOBS_COSTS_RETENTION_DAYS="3660")
+    first = today(store) - timedelta(days=3659)
+    assert read(api, **{"from": first, "to": first})["complete"]
+    before = first - timedelta(days=1)
+    assert not read(api, **{"from": before, "to": first})["complete"]
 
 
 def test_days_can_be_chosen_and_groups_combined(api: httpx.Client, store: SyncStore) -> None:

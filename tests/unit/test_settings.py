@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.routing import _CLIENT
 from dspy_jobs.settings import ConfigurationError, Settings, load_settings, secret, service_url
 
 MODEL = '[models.fast]\nmodel = "openai/m"\n'
@@ -132,6 +133,7 @@ def test_folders_are_relative_to_the_file(config: Path) -> None:
         ("[jobs]\ntimeout_seconds = 0\n", "jobs.timeout_seconds: Input should be greater than 0"),
         ("[jobs]\nretention_seconds = inf\n", "jobs.retention_seconds: Input should be a finite number"),
         ("[jobs]\nretention_seconds = 1e300\n", "jobs.retention_seconds: Input should be less than or equal to"),
+        ("[costs]\nretention_days = 3661\n", "costs.retention_days: Input should be less than or equal to 3660"),
         ("[worker]\nlease_seconds = 1\n", "worker.lease_seconds: Input should be greater than or equal to 2"),
         (
             "default_model = 'f'\n[models.f]\nmodel = 'm'\nbase_url = 'not a url'\n",
@@ -213,6 +215,13 @@ V1 = f"[programs.qa.versions.v1]\nstate = 's.json'\nstate_sha256 = '{'0' * 64}'\
             QA + "[programs.qa.variants]\na = {model = 'slow'}\n",
             "programs.qa.variants.a.model: there is no model 'slow'; add [models.slow] or use one of: none",
         ),
+        *(
+            (
+                QA + f"[programs.qa.variants]\na = {{weight = {w}}}\nb = {{}}\n",
+                "programs.qa.variants.a.weight: a weight",
+            )
+            for w in ("-1", "9.9e-7", "5e-324", "1.1e6", "inf", "nan")
+        ),
         (
             QA + "[programs.qa.variants]\na = {weight = 0}\nb = {weight = 0}\n",
             "programs.qa.variants: at least one needs a weight above 0",
@@ -222,6 +231,28 @@ V1 = f"[programs.qa.versions.v1]\nstate = 's.json'\nstate_sha256 = '{'0' * 64}'\
 def test_versions_and_variants_must_fit(config: Path, text: str, mistake: str) -> None:
     """Each names what is there; nothing is chosen that is not."""
     assert mistake in _mistakes(config, text)
+
+
+def test_weights_may_differ_a_million_million_times(config: Path) -> None:
+    """From one end of what they may be to the other, and no weight at all."""
+    text = QA + "[programs.qa.variants]\na = {weight = 0}\nb = {weight = 1e-6}\nc = {weight = 1_000_000}\n"
+    weights = {name: arm.weight for name, arm in _load(config, text).programs["qa"].variants.items()}
+    assert weights == {"a": 0, "b": 1e-6, "c": 1e6}
+
+
+@pytest.mark.parametrize("name", ["*", "a|b", "a b", "", "-a", "x" * 65, "ü"])
+def test_budgets_are_for_names_that_a_client_can_have(config: Path, name: str) -> None:
+    """`*` would be everybody's budget, and a part of a field in the books ends with `|`."""
+    assert not _CLIENT.match(name)
+    assert f"budgets.clients.{name}: " in _mistakes(config, f'[budgets.clients."{name}"]\nday_usd = 1\n')
+
+
+def test_a_budget_may_have_any_name_that_a_client_can_have(config: Path) -> None:
+    """Such as the header's pattern lets through."""
+    for name in ("default", "7", "a", "Team-1.eu_x", "x" * 64):
+        clients = _load(config, f'[budgets.clients."{name}"]\nday_usd = 1\n').budgets.clients
+        assert list(clients) == [name]
+        assert _CLIENT.match(name)
 
 
 def test_a_program_whose_variants_all_name_a_version_needs_none_itself(config: Path) -> None:
