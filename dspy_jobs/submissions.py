@@ -45,8 +45,8 @@ class CacheOptions(_Submission):
         description="`default`: take a stored answer if there is one, else run and store. `refresh`: run and store. "
         "`only`: take a stored answer or fail as `not_cached`. `off`: neither take nor store.",
     )
-    max_age_seconds: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] | None = Field(
-        None, description="Oldest stored answer to be taken."
+    max_age_seconds: Annotated[float, Field(ge=0, le=315_360_000, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="Oldest stored answer to be taken; ten years at most."
     )
     namespace: Annotated[StrictStr, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")] | None = Field(
         None, description="Answers of one namespace are never taken in another."

@@ -65,7 +65,7 @@ def test_the_request_of_a_job_is_what_the_worker_needs(api: httpx.Client, worker
 
 def test_what_is_asked_of_the_cache_is_kept_in_one_form(api: httpx.Client, worker: PlayedWorker) -> None:
     """Only what was given is kept; nothing where nothing was asked."""
-    given = {"mode": "only", "max_age_seconds": 60, "namespace": "eu.1"}
+    given = {"mode": "only", "max_age_seconds": 315_360_000, "namespace": "eu.1"}
     assert worker.start(submit(api, cache=given)["id"]).request["cache"] == given
     off = submit(api, cache={"namespace": "x"}, use_cache=False)
     assert worker.start(off["id"]).request["cache"] == {"mode": "off", "namespace": "x"}
@@ -78,6 +78,8 @@ def test_what_is_asked_of_the_cache_is_kept_in_one_form(api: httpx.Client, worke
     [
         ({"cache": {"mode": "never"}}, "cache.mode"),
         ({"cache": {"max_age_seconds": -1}}, "cache.max_age_seconds"),
+        ({"cache": {"max_age_seconds": 315_360_001}}, "cache.max_age_seconds"),
+        ({"cache": {"max_age_seconds": 1e308}}, "cache.max_age_seconds"),
         ({"cache": {"namespace": "a b"}}, "cache.namespace"),
         ({"cache": {"namespace": "a" * 65}}, "cache.namespace"),
         ({"cache": {"ttl": 1}}, "there is no field 'ttl'"),
