@@ -235,6 +235,7 @@ class Batch(_Answer):
     expires_at: datetime | None = Field(description="By when its jobs must have started; null once it has ended.")
     eta_seconds: float | None = Field(description="At its mean pace so far; null while there is none.")
     wait_reason: WaitReason | None = None
+    until: datetime | None = Field(None, description="When the reason to wait ends, where that is known.")
     pause: Pause | None = None
     metadata: dict[str, str | float | bool | None] | None
     request_id: str | None

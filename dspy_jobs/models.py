@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dspy_jobs.errors import JobCanceled, JobExpired, JobFailed
 from dspy_jobs.problems import Problem
-from dspy_jobs.states import BatchStatus, EndedReason, JobStatus, WaitReason
+from dspy_jobs.states import BatchStatus, EndedReason, JobStatus, PauseReason, WaitReason
 
 
 class _Read(BaseModel):
@@ -73,6 +73,10 @@ class Job(_Read):
     attempt: int | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     wait_reason: WaitReason | None = None
+    until: datetime | None = None
+    """When the reason to wait ends, where that is known."""
+    behind: int | None = None
+    """Jobs that go before it."""
     output: dict[str, Any] | None = None
     error: Problem | None = None
     cache: str | None = None
@@ -166,6 +170,8 @@ class Batch(_Read):
     pause: Pause | None = None
     eta_seconds: float | None = None
     wait_reason: WaitReason | None = None
+    until: datetime | None = None
+    """When the reason to wait ends, where that is known."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -176,6 +182,13 @@ class Batch(_Read):
     def is_done(self) -> bool:
         """Whether all its jobs have ended."""
         return self.status is BatchStatus.ENDED
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether one of its limits has paused it, so that it ends only once somebody resumes it."""
+        return self.status is BatchStatus.PAUSED and not (
+            self.pause is None or self.pause.reason == PauseReason.OPERATOR
+        )
 
 
 class CostRange(_Read):

@@ -36,7 +36,7 @@ from dspy_jobs.cli.options import (
     shared,
 )
 from dspy_jobs.cli.results_file import Format, check_writable, format_of, opened, write_results
-from dspy_jobs.states import JobStatus
+from dspy_jobs.states import JobStatus, PauseReason
 
 if TYPE_CHECKING:
     from dspy_jobs.client import Client
@@ -82,7 +82,7 @@ def submit(
     Any bad line is reported, by its number, before anything is sent.
 
     Prints the ids of the batches. With --wait (or --timeout or --output) prints how they ended instead, and
-    exits 1 unless every job succeeded.
+    exits 1 unless every job succeeded; a batch that one of its limits pauses is waited for no longer: exit 4.
     """
     cache = cache_fields(no_cache, refresh, cache_only, max_age, namespace)
     check_writable(output)
@@ -104,10 +104,16 @@ def submit(
 
 
 @app.command()
-def get(ctx: typer.Context, batch_id: BatchId, as_json: AsJson = False) -> None:
-    """Show a batch's counts, tokens and cost as they are now."""
+def get(
+    ctx: typer.Context, batch_id: BatchId, wait: Wait = False, timeout: Timeout = None, as_json: AsJson = False
+) -> None:
+    """Show a batch's counts, tokens and cost as they are now, or with --wait (or --timeout) at its end."""
     with connect(ctx) as client:
-        _show([client.batch(batch_id)], as_json)
+        batch = client.batch(batch_id)
+        if wait or timeout is not None:
+            _finish(client, [batch], timeout, None, as_json)
+        else:
+            _show([batch], as_json)
 
 
 @app.command()
@@ -226,14 +232,34 @@ def _finish(client: Client, batches: list[Batch], timeout: float | None, output:
     from dspy_jobs.cli.progress import wait_with_progress
 
     ended = wait_with_progress(client, batches, timeout)
-    if output is not None:
+    stopped = [batch for batch in ended if batch.is_stopped]
+    if output is not None and not stopped:
         with opened(output) as to:
             write_results((job for batch in ended for job in client.results(batch.id)), to, format_of(output))
-    if output is None or str(output) != "-":
+    is_shown = output is None or str(output) != "-"
+    if is_shown:
         _show(ended, as_json)
+    if stopped:
+        _say_stopped(stopped, in_table=is_shown and not as_json)
+        raise typer.Exit(ExitCode.WAITED_TOO_LONG)
     if any(batch.counts.succeeded < batch.counts.total for batch in ended):
         say("not all jobs succeeded: dspy-jobs batch results --status failed " + _ids(ended))
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _say_stopped(batches: list[Batch], in_table: bool) -> None:
+    """Why batches wait for somebody, unless the table has said it, and how they go on."""
+    for batch in batches:
+        pause, higher = batch.pause, ""
+        if pause is not None and not in_table:
+            say(f"{batch.id} is paused: {pause.detail}")
+        if pause is not None and pause.reason == PauseReason.MAX_COST:
+            higher = " --max-cost USD"
+        say(
+            f"{batch.id} goes on with: dspy-jobs batch resume {batch.id}{higher}; "
+            f"then wait with: dspy-jobs batch get {batch.id} --wait; "
+            f"results so far: dspy-jobs batch results {batch.id}"
+        )
 
 
 def _say_or_show(batch: Batch, as_json: bool) -> None:

@@ -184,6 +184,8 @@ def wait_batch(
 
     Raises:
         WaitTimeout: it had not ended after `timeout` seconds.
+        BatchPaused: it has reached one of its limits, so it will not end before it is resumed. Somebody's own pause is
+            waited out.
     """
     return finished(session, _poll(_path("batches", batch_id), _batch), timeout, on_progress)
 

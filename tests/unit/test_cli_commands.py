@@ -181,6 +181,75 @@ def test_waiting_too_long_exits_4() -> None:
     assert "it goes on" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [("max_cost", "batch resume b --max-cost USD"), ("max_error_rate", "batch resume b;")],
+)
+@pytest.mark.parametrize(
+    "args",
+    [("submit", "-", "--program", "qa", "--wait"), ("get", "b", "--wait"), ("get", "b", "--wait", "--json"),
+     ("retry", "b", "--wait"), ("submit", "-", "--program", "qa", "-o", "-")],
+)  # fmt: skip
+def test_waiting_stops_at_a_batch_that_its_limits_have_paused(args: tuple[str, ...], reason: str, command: str) -> None:
+    """It says why, once, and how the batch goes on; the exit code says that it has not ended."""
+    pause = {"reason": reason, "detail": "It has spent $2."}
+    batch = {"id": "b", "status": "paused", "counts": {"total": 8, "queued": 8}, "requeued": 1, "pause": pause}
+    result = run(lambda _: httpx.Response(200, json=batch), "batch", *args, input='{"question":"a"}\n')
+    assert result.exit_code == ExitCode.WAITED_TOO_LONG
+    people = result.stderr if "--json" in args else result.stdout + result.stderr
+    assert people.count("It has spent $2.") == 1
+    assert f"dspy-jobs {command}" in result.stderr
+    assert "goes on" not in result.stderr.replace("b goes on with:", "")
+
+
+def test_a_paused_batch_does_not_keep_others_from_being_waited_for() -> None:
+    """Each is followed to its end or pause, and both are shown."""
+    pause = {"reason": "max_cost", "detail": "no room"}
+    batches = {
+        "a": {"id": "a", "program": "a", "status": "paused", "counts": {"total": 1, "queued": 1}, "pause": pause},
+        "b": {"id": "b", "program": "b", "status": "in_progress", "counts": {"total": 1, "running": 1}},
+    }
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        name = request.url.params.get("program") or request.url.path[-1]
+        answer = httpx.Response(200, json=batches[name], headers={"Preference-Applied": "wait=1"})
+        if request.method == "GET":  # the next reading finds the other ended
+            batches["b"] = {**batches["b"], "status": "ended", "counts": {"total": 1, "succeeded": 1}}
+        return answer
+
+    lines = '{"program":"a","inputs":{}}\n{"program":"b","inputs":{}}\n'
+    result = run(handler, "batch", "submit", "-", "--wait", input=lines)
+    assert result.exit_code == ExitCode.WAITED_TOO_LONG
+    assert [line.split()[2] for line in result.stdout.splitlines()[1:3]] == ["paused", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "said", "goes_on"),
+    [
+        ({"wait_reason": "budget_exhausted", "until": "2026-02-01T00:00:00.000Z"},
+         "it waits: budget_exhausted until 2026-02-01 00:00:00 UTC", False),
+        ({"wait_reason": "no_workers"}, "it waits: no_workers", False),
+        ({"wait_reason": "behind_n_jobs"}, "it waits: behind_n_jobs; it goes on", True),
+        ({}, "it goes on", True),
+    ],
+)  # fmt: skip
+def test_a_wait_that_ends_early_says_what_for(waiting: dict[str, str], said: str, goes_on: bool) -> None:
+    """What stands still is not said to go on."""
+    result = run(FakeService(status="queued", **waiting), "wait", "job_1", "--timeout", "0")
+    assert result.exit_code == ExitCode.WAITED_TOO_LONG
+    assert said in result.stderr
+    assert ("goes on" in result.stderr) is goes_on
+
+
+def test_a_pause_by_somebody_is_waited_out() -> None:
+    """They will resume it; a timeout says that it is paused."""
+    pause = {"reason": "operator", "detail": "Somebody paused it."}
+    batch = {"id": "b", "status": "paused", "counts": {"total": 8, "queued": 8}, "pause": pause}
+    result = run(lambda _: httpx.Response(200, json=batch), "batch", "get", "b", "--timeout", "0")
+    assert result.exit_code == ExitCode.WAITED_TOO_LONG
+    assert "it is paused by operator: Somebody paused it." in result.stderr
+
+
 def test_an_interrupt_exits_130() -> None:
     """Ctrl-C ends the command without a traceback."""
 
