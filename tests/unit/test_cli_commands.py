@@ -528,6 +528,22 @@ def test_config_check_builds_every_program(tmp_path: Path) -> None:
         assert re.search(rf"programs\.{program}: cannot be built: .*{why}", result.stderr), result.stderr
 
 
+def test_config_check_warns_of_models_that_no_budget_counts(tmp_path: Path) -> None:
+    """It is no mistake, for the budget may be for others; without a budget there is nothing to warn of."""
+    file = tmp_path / "dspy-jobs.toml"
+    free = '[models.own]\nmodel = "openai/x"\nbase_url = "http://127.0.0.1:1/v1"\n'
+    priced = '[models.m]\nmodel = "openai/x"\ninput_cost_per_1k = 1.0\noutput_cost_per_1k = 1.0\n'
+    models = f'default_model = "m"\n{free}{priced}'
+    file.write_text(f"{models}[budgets.clients.acme]\nday_usd = 1.0\n")
+    result = run(FakeService(), "config", "check", str(file))
+    assert result.exit_code == ExitCode.OK
+    assert "warning: models.own: its price is not known" in result.stderr
+    assert "models.m" not in result.stderr
+    assert len(json.loads(run(FakeService(), "config", "check", str(file), "--json").stdout)["warnings"]) == 1
+    file.write_text(models)
+    assert "warning" not in run(FakeService(), "config", "check", str(file)).stderr
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_config_show_keeps_secrets(tmp_path: Path, form: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords in addresses and values of secret names are not shown; all else is."""
