@@ -395,7 +395,9 @@ class CostFigures(_Answer):
     cached: int = Field(description="Of these, answered from the cache or by an equal job's run.")
     saved_nanos: int = Field(description="What the cached jobs' answers had cost, in nano-dollars.")
     saved_usd: float = Field(description="The same in US dollars.")
+    unsaved_jobs: int = Field(description="Cached jobs of which it is not known what they saved.")
     lost_attempts: int = Field(description="Attempts cut short by a lost worker, which may have made calls unheard of.")
+    complete: bool = Field(description="Whether the cost of every call is known; else `cost_usd` is the known part.")
 
 
 class CostRow(CostFigures):

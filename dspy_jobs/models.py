@@ -369,7 +369,11 @@ class CostFigures(_Read):
     cached: int = 0
     saved_usd: float = 0
     saved_nanos: int = 0
+    unsaved_jobs: int = 0
+    """Cached jobs of which it is not known what they saved."""
     lost_attempts: int = 0
+    complete: bool = True
+    """Whether the cost of every call is known; else `cost_nanos` is the known part."""
 
 
 class Costs(_Read):

@@ -17,6 +17,7 @@ from dspy_jobs.models import (
     Batch,
     BatchEstimate,
     Budget,
+    CostFigures,
     CostRange,
     Costs,
     Gate,
@@ -74,8 +75,8 @@ def print_batches(batches: Iterable[Batch]) -> None:
             *(getattr(batch.counts, name) for name in counts),
             _cached_share(batch),
             _tokens(batch.usage),
-            _cost(batch.cost_usd),
-            _cost(batch.saved_usd),
+            _cost(batch.cost_usd) or "unknown",
+            _cost(batch.saved_usd) or "unknown",
             _seconds(batch),
         )
         for batch in batches
@@ -200,13 +201,24 @@ def print_costs(costs: Costs) -> None:
     labels = [*groups, ["total", *[""] * (len(costs.group_by) - 1)]]
     rows = [
         (
-            *label, row.calls, row.input_tokens, row.output_tokens, format_dollars(row.cost_nanos), row.jobs,
-            row.failed, row.cached, format_dollars(row.saved_nanos),
+            *label, row.calls, row.input_tokens, row.output_tokens, _spent(row), row.jobs,
+            row.failed, row.cached, _part(row.saved_nanos, not row.unsaved_jobs, row.unsaved_jobs < row.cached),
         )
         for label, row in zip(labels, figures, strict=True)
     ]  # fmt: skip
     numbers = ("calls", "tokens in", "tokens out", "cost", "jobs", "failed", "cached", "saved")
     _print_table((*costs.group_by, *numbers), rows)
+
+
+def _spent(row: CostFigures) -> str:
+    return _part(row.cost_nanos, row.complete, row.unpriced_calls < row.calls)
+
+
+def _part(nanos: int, is_all: bool, is_some: bool) -> str:
+    """A sum of which all, some or nothing is known: what nobody knows must not read as nothing."""
+    if is_all:
+        return format_dollars(nanos)
+    return f"≥ {format_dollars(nanos)}" if is_some else "unknown"
 
 
 def print_budgets(budgets: Iterable[Budget]) -> None:

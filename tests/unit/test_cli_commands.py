@@ -394,7 +394,7 @@ def test_costs_are_a_table_exact_to_the_nano_dollar_and_say_what_is_not_known() 
     row = {"model": "fast", "variant": None, "calls": 3, "cost_nanos": 1_000_000_001, "cost_usd": 1.000000001}
     answer = {
         "from": "2026-01-01", "to": "2026-01-31", "group_by": ["model", "variant"], "data": [row],
-        "total": {"calls": 3, "cost_nanos": 1_000_000_001, "unpriced_calls": 2}, "complete": False,
+        "total": {"calls": 3, "cost_nanos": 1_000_000_001, "unpriced_calls": 2, "complete": False}, "complete": False,
     }  # fmt: skip
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -405,8 +405,37 @@ def test_costs_are_a_table_exact_to_the_nano_dollar_and_say_what_is_not_known() 
     shown = run(handler, *options)
     assert asked == [{"from": "2026-01-01", "to": "2026-01-31", "group_by": "model,variant"}]
     assert shown.stdout.count("$1.000000001") == 2
-    assert "2 calls have no price" in shown.stderr
+    assert shown.stderr == "not all is known: 2 calls have no known price\n"
     assert json.loads(run(handler, *options, "--json").stdout) == answer
+
+
+def test_what_nobody_knows_is_not_shown_as_nothing() -> None:
+    """A sum of which a part is known is at least that; one of which none is, is unknown; only real causes are told."""
+    rows = [
+        {"model": "free", "calls": 2, "unpriced_calls": 2, "cached": 3, "unsaved_jobs": 3, "complete": False},
+        {"model": "lost", "lost_attempts": 1, "complete": False},
+        {"model": "part", "calls": 2, "cost_nanos": 10**9, "unpriced_calls": 1, "cached": 2, "saved_nanos": 2 * 10**9,
+         "unsaved_jobs": 1, "complete": False},
+        {"model": "zero", "calls": 1},
+    ]  # fmt: skip
+    total = {"calls": 5, "cost_nanos": 10**9, "unpriced_calls": 3, "lost_attempts": 1, "unsaved_jobs": 4, "cached": 5}
+    answer = {"from": "2026-01-01", "to": "2026-01-31", "group_by": ["model"], "data": rows,
+              "total": {**total, "saved_nanos": 2 * 10**9, "complete": False}, "complete": False}  # fmt: skip
+    shown = run(lambda _: httpx.Response(200, json=answer), "costs", "--by", "model")
+    cells = [re.split(r" {2,}", line.strip()) for line in shown.stdout.splitlines()[1:]]
+    assert [(row[0], row[4], row[8]) for row in cells] == [
+        ("free", "unknown", "unknown"),
+        ("lost", "unknown", "$0.00"),
+        ("part", "≥ $1.00", "≥ $2.00"),
+        ("zero", "$0.00", "$0.00"),
+        ("total", "≥ $1.00", "≥ $2.00"),
+    ]
+    for cause in ("3 calls have no known price", "1 attempts were lost", "4 cached jobs saved nobody knows"):
+        assert cause in shown.stderr
+    assert "retention" not in shown.stderr
+    answer |= {"data": [], "total": {}}
+    shown = run(lambda _: httpx.Response(200, json=answer), "costs")
+    assert shown.stderr == "not all is known: the books of the first days are over (costs.retention_days)\n"
 
 
 def test_budgets_say_what_is_left() -> None:
