@@ -134,7 +134,7 @@ SCORE = {
 VARIANTS = [
     {
         "object": "variant", "name": "b", **PROGRAM["variants"]["b"], "jobs": 120, "failed": 3, "error_rate": 0.025,
-        "cached": 12, "cost_usd": 0.0024, "cost_per_job": 0.00002,
+        "cached": 12, "cost_usd": 0.00216, "cost_per_job": 0.00002,
         "latency": {"mean_seconds": 1.31, "p50_seconds": 1.1, "p95_seconds": 2.4},
         "scores": {"accuracy": {"n": 80, "mean": 0.87}},
     }

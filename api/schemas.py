@@ -333,7 +333,9 @@ class VariantReport(Variant):
     error_rate: float | None = Field(description="Failed jobs of all; null where none has ended.")
     cached: int = Field(description="Jobs whose output was made before: by the cache, or by a job like it.")
     cost_usd: float | None = Field(description="Of all calls, also of failed attempts; null where a part is unknown.")
-    cost_per_job: float | None
+    cost_per_job: float | None = Field(
+        description="`cost_usd` divided by the jobs that ran, without those that are `cached`; null where none did."
+    )
     latency: RunTimes
     scores: dict[str, ScoreSummary]
 

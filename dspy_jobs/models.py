@@ -265,6 +265,7 @@ class VariantReport(Variant):
     cached: int = 0
     cost_usd: float | None = None
     cost_per_job: float | None = None
+    """Of the jobs that ran, without those that are cached."""
     latency: RunTimes = Field(default_factory=RunTimes)
     scores: dict[str, ScoreSummary] = Field(default_factory=dict)
 

@@ -12,7 +12,7 @@ import typer
 
 from dspy_jobs.cli.connection import connect
 from dspy_jobs.cli.exit_codes import ExitCode
-from dspy_jobs.cli.failures import InputMistake, say
+from dspy_jobs.cli.failures import InputMistake, PartlyDone, as_options, say, told
 from dspy_jobs.cli.items import Item, by_program, read_items
 from dspy_jobs.cli.options import (
     AsJson,
@@ -198,13 +198,17 @@ def opened_input(file: str) -> Iterator[BinaryIO]:
 
 
 def _submit_all(client: Client, file: str, groups: dict[str, list[Item]], options: dict[str, Any]) -> list[Batch]:
+    from dspy_jobs.client import ApiError
+
     batches: list[Batch] = []
     for program, items in groups.items():
         try:
             batches.append(_submit_one(client, program, items, options))
-        except Exception:
+        except Exception as error:
             if batches:
                 say(f"{file}: queued before the lines of {program!r} were not: " + _ids(batches))
+                if isinstance(error, ApiError):
+                    raise PartlyDone(told(error)) from None
             raise
         say(f"{batches[-1].id}: {len(items)} jobs of {program} are queued")
     return batches
@@ -252,7 +256,7 @@ def _say_stopped(batches: list[Batch], in_table: bool) -> None:
     for batch in batches:
         pause, higher = batch.pause, ""
         if pause is not None and not in_table:
-            say(f"{batch.id} is paused: {pause.detail}")
+            say(f"{batch.id} is paused: {as_options(pause.detail or '')}")
         if pause is not None and pause.reason == PauseReason.MAX_COST:
             higher = " --max-cost USD"
         say(

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dspy_jobs.cli.failures import as_options
 from dspy_jobs.models import (
     Autoscale,
     Batch,
@@ -84,7 +85,7 @@ def print_batches(batches: Iterable[Batch]) -> None:
     _print_table(("batch", "program", "status", *counts, "cached", "tokens", "cost", "saved", "time"), rows)
     for batch in batches:
         if batch.pause:
-            Console(soft_wrap=True).print(text(f"{batch.id} is paused: {batch.pause.detail}"))
+            Console(soft_wrap=True).print(text(f"{batch.id} is paused: {as_options(batch.pause.detail or '')}"))
 
 
 def print_estimates(estimates: Iterable[BatchEstimate]) -> None:
@@ -115,7 +116,7 @@ def print_programs(programs: Iterable[Program]) -> None:
 def print_comparison(comparisons: Sequence[Comparison]) -> None:
     """Variants, one a row, then each one's differences to the baseline."""
     rows = [_variant_row(comparison) for comparison in comparisons]
-    numbers = ("jobs", "failed", "cached", "cost", "cost per job", "mean", "p50", "p95")
+    numbers = ("jobs", "failed", "cached", "cost", "cost per run", "mean", "p50", "p95")
     _print_table(("variant", "weight", "model", "version", *numbers), rows)
     differences = [row for comparison in comparisons for row in _difference_rows(comparison)]
     if differences:
@@ -131,7 +132,7 @@ def _variant_row(comparison: Comparison) -> tuple[Any, ...]:
     times = variant.latency
     return (
         name, f"{variant.weight:g}", variant.model, variant.version_name or variant.version, variant.jobs,
-        _share(variant.error_rate), _share(cached), _cost(variant.cost_usd), _cost(variant.cost_per_job),
+        _share(variant.error_rate), _share(cached), _cost(variant.cost_usd) or "unknown", _cost(variant.cost_per_job),
         *(_run_time(seconds) for seconds in (times.mean_seconds, times.p50_seconds, times.p95_seconds)),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import typer
 from dspy_jobs.cli.batches import File, Program, at_line_of_file, opened_input
 from dspy_jobs.cli.connection import connect
 from dspy_jobs.cli.exit_codes import ExitCode
-from dspy_jobs.cli.failures import first_lines, say, spell_out
+from dspy_jobs.cli.failures import as_options, first_lines, say, spell_out
 from dspy_jobs.cli.items import BadLine, Item, by_program, sort_lines
 from dspy_jobs.cli.options import (
     AsJson,
@@ -110,6 +110,6 @@ def _show(estimates: list[BatchEstimate], as_json: bool) -> None:
         return
     print_estimates(estimates)
     for note in dict.fromkeys(note for found in estimates for note in found.notes):
-        say(note)
+        say(as_options(note))
     if mistakes := [spell_out(mistake) for found in estimates for mistake in found.errors]:
         say("mistakes, for which the batch would be refused:\n" + first_lines(mistakes))

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from api.variants import report
 from dspy_jobs import Client, names
 from dspy_jobs.cli import app
 from dspy_jobs.descriptions import ProgramDescription, VariantDescription
@@ -219,6 +220,13 @@ def test_variants_are_compared(api: httpx.Client, worker: PlayedWorker) -> None:
     other = api.get("/v1/programs/split/variants", params={"score": "other"}).json()["data"][0]
     assert other["scores"] == {}
     assert api.get("/v1/programs/absent/variants").status_code == 404
+
+
+def test_a_job_answered_from_the_cache_makes_runs_no_cheaper() -> None:
+    """What a variant costs is told of the jobs that ran."""
+    found = report({"jobs": 10, "hit": 5, "coalesced": 1, "cost": 4_000_000_000})
+    assert (found["cached"], found["cost_usd"], found["cost_per_job"]) == (6, 4, 1)
+    assert report({"jobs": 2, "hit": 2})["cost_per_job"] is None
 
 
 def test_the_command_compares_what_was_scored(api: httpx.Client, worker: PlayedWorker) -> None:

@@ -151,7 +151,6 @@ def test_get_reads_whatever_became_of_the_job() -> None:
     [
         (refusing("not_found"), ExitCode.REFUSED, "not_found: no"),
         (refusing("queue_full"), ExitCode.REFUSED, "queue_full: no"),
-        (refusing("invalid_input", errors=[{"param": "question", "detail": "missing"}]), 5, "question: missing"),
         (lambda _: httpx.Response(200, text="<html>"), ExitCode.REFUSED, "is this dspy-jobs?"),
     ],
 )
@@ -160,6 +159,46 @@ def test_a_refusal_exits_5(handler: Handler, code: int, text: str) -> None:
     result = run(handler, "submit", "qa")
     assert (result.exit_code, result.stdout) == (code, "")
     assert text in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        (refusing("invalid_input", errors=[{"param": "inputs.q", "detail": "missing"}]), "inputs.q: missing"),
+        (refusing("unknown_program", errors=[{"param": "program", "detail": "no"}]), "unknown_program: program: no"),
+        (refusing("unknown_variant", errors=[{"param": "variant", "detail": "no"}]), "unknown_variant: --variant: no"),
+        (refusing("invalid_request_body", errors=[{"param": "cache.namespace", "detail": "no"}]), ": --namespace: no"),
+        (refusing("invalid_request_body", errors=[{"param": "limits.max_cost_usd", "detail": "no"}]), "--max-cost: no"),
+    ],
+)
+def test_what_the_service_finds_wrong_exits_2(handler: Handler, said: str) -> None:
+    """As what is found here; the mistake is named once, by the option that gave it."""
+    result = run(handler, "submit", "qa")
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert said in result.stderr
+    assert "no: no" not in result.stderr
+    assert result.stderr.count("missing") <= 1
+
+
+@pytest.mark.parametrize(
+    ("param", "detail", "said"),
+    [
+        ("group_by", "group_by must be some of day.", "invalid_parameter: --by: must be some of day."),
+        ("from", "from must not be later than to.", "invalid_parameter: --from: must not be later than to."),
+    ],
+)
+def test_a_wrong_option_of_costs_exits_2(param: str, detail: str, said: str) -> None:
+    """The mistake is told once, by the option's name."""
+    refusal = problem("invalid_parameter", detail, errors=[{"param": param, "detail": detail}])
+    result = run(lambda _: httpx.Response(400, json=refusal.model_dump()), "costs")
+    assert (result.exit_code, result.stderr) == (ExitCode.USAGE, f"dspy-jobs: {said}\n")
+
+
+def test_a_refusal_names_options_in_place_of_fields() -> None:
+    """Also where no single field is named."""
+    refusal = problem("conflict", "Give limits.max_cost_usd $2.00 or more.").model_dump()
+    result = run(lambda _: httpx.Response(409, json=refusal), "batch", "resume", "b")
+    assert (result.exit_code, result.stderr) == (5, "dspy-jobs: conflict: Give --max-cost $2.00 or more.\n")
 
 
 def test_an_unreachable_service_exits_3() -> None:
@@ -278,6 +317,11 @@ def test_an_interrupt_exits_130() -> None:
         (("get", ".."), "is not a name or id"),
         (("config", "check", "/nowhere/x.toml"), "cannot be read"),
         (("nonsense",), "No such command"),
+        (("batch", "submit", "-", "--max-cost", "0"), "must be more than 0"),
+        (("batch", "submit", "-", "--max-cost", "inf"), "must be more than 0"),
+        (("batch", "resume", "b", "--max-error-rate", "0"), "more than 0, at most 1"),
+        (("submit", "qa", "--no-cache", "--namespace", "a"), "--max-age and --namespace do not go with it"),
+        (("submit", "qa", "question=2+2?"), "-i name=value"),
     ],
 )
 def test_wrong_usage_exits_2_and_sends_nothing(args: tuple[str, ...], text: str) -> None:
@@ -620,6 +664,26 @@ def test_comparing_with_nothing_is_a_mistake() -> None:
     result = run(FakeService(), "variants", "compare", "qa", "--baseline", "z")
     assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
     assert "qa: there is no variant 'z'; there are: a, b" in result.stderr
+
+
+@pytest.mark.parametrize("posted", [[0.5], []])
+def test_comparing_what_nobody_has_posted_is_a_mistake(posted: list[float]) -> None:
+    """A program or a score that there is not exits 2, and the message says what there is."""
+    missing = refusing("not_found")
+    result = run(missing, "variants", "compare", "nope")
+    assert (result.exit_code, "there is no program 'nope'" in result.stderr) == (ExitCode.USAGE, True)
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        found = [variant("a", 1, 0, posted), variant("b", 1, 0, [])]
+        for row in found:
+            if "score" in request.url.params or not posted:
+                row["scores"] = {}
+        return httpx.Response(200, json={"data": found})
+
+    result = run(handler, "variants", "compare", "qa", "--score", "nope")
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert "nobody has posted a score 'nope'" in result.stderr
+    assert f"there are: {'accuracy' if posted else 'none'}" in result.stderr
 
 
 def test_a_variant_can_be_chosen_for_jobs_and_batches(tmp_path: Path) -> None:

@@ -123,11 +123,11 @@ def test_a_repeated_custom_id_is_a_bad_line(tmp_path: Path) -> None:
     assert [json.loads(line)["custom_id"] for line in service.requests[0].content.splitlines()] == ["a", "b"]
 
 
-def test_a_refusal_exits_5(file: Path) -> None:
+def test_a_model_there_is_not_exits_2(file: Path) -> None:
     """What all items share is wrong."""
     refusal = problem("unknown_model", "There is no model 'x'.")
     result = run(lambda _: httpx.Response(422, json=refusal.model_dump()), "batch", "estimate", str(file))
-    assert (result.exit_code, result.stdout) == (ExitCode.REFUSED, "")
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
 
 
 def test_a_file_without_items_is_refused_here(tmp_path: Path) -> None:
