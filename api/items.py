@@ -19,7 +19,6 @@ from dspy_jobs.settings import LimitSettings
 from dspy_jobs.store.operations import Route
 from dspy_jobs.submissions import BatchItem, BatchSubmission
 
-
 #: Fields of a batch that its items have not, and how they are given with a body of lines and in one of JSON.
 _IN_QUERY = {name: f"?{name}=…" for name in PARAMETERS if name not in BatchItem.model_fields}
 _IN_BODY = {

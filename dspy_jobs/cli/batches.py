@@ -41,6 +41,7 @@ from dspy_jobs.states import JobStatus, PauseReason
 if TYPE_CHECKING:
     from dspy_jobs.client import Client
     from dspy_jobs.models import Batch
+    from dspy_jobs.problems import Problem
 
 app = typer.Typer(help="Many jobs submitted and followed together.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -94,7 +95,7 @@ def submit(
             "variant": variant,
             "limits": limits(max_cost, max_error_rate, min_items),
         }
-        batches = _submit_all(client, file, groups, options)
+        batches = _submit_all(client, file, groups, options, program)
         if wait or timeout is not None or output is not None:
             _finish(client, batches, timeout, output, as_json)
         elif as_json:
@@ -197,13 +198,15 @@ def opened_input(file: str) -> Iterator[BinaryIO]:
         raise InputMistake(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _submit_all(client: Client, file: str, groups: dict[str, list[Item]], options: dict[str, Any]) -> list[Batch]:
+def _submit_all(
+    client: Client, file: str, groups: dict[str, list[Item]], options: dict[str, Any], given: str | None
+) -> list[Batch]:
     from dspy_jobs.client import ApiError
 
     batches: list[Batch] = []
     for program, items in groups.items():
         try:
-            batches.append(_submit_one(client, program, items, options))
+            batches.append(_submit_one(client, program, items, options, program == given))
         except Exception as error:
             if batches:
                 say(f"{file}: queued before the lines of {program!r} were not: " + _ids(batches))
@@ -214,14 +217,21 @@ def _submit_all(client: Client, file: str, groups: dict[str, list[Item]], option
     return batches
 
 
-def _submit_one(client: Client, program: str, items: list[Item], options: dict[str, Any]) -> Batch:
+def _submit_one(client: Client, program: str, items: list[Item], options: dict[str, Any], is_given: bool) -> Batch:
     from dspy_jobs.client import ApiError
 
     try:
         return client.submit_batch(program, (item.fields for item in items), **options)
     except ApiError as error:
-        mistakes = [at_line_of_file(mistake, items) for mistake in error.problem.errors or []]
-        raise ApiError(error.problem.model_copy(update={"errors": mistakes})) from None
+        raise ApiError(at_lines_of_file(error.problem, items, is_given)) from None
+
+
+def at_lines_of_file(problem: Problem, items: list[Item], is_given: bool) -> Problem:
+    """The problem with its mistakes by the lines of the file; of a program too, unless `--program` gave it."""
+    mistakes = [at_line_of_file(mistake, items) for mistake in problem.errors or []]
+    if problem.code == "unknown_program" and not is_given:
+        mistakes = [{**mistake, "line": item.line} for mistake in mistakes for item in items]
+    return problem.model_copy(update={"errors": mistakes})
 
 
 def at_line_of_file(mistake: dict[str, Any], items: list[Item]) -> dict[str, Any]:
