@@ -194,7 +194,7 @@ def _say_of_cache(survey: Survey, notes: Notes) -> None:
 
 
 def _say_of_limit(submission: BatchSubmission, low: float | None, notes: Notes) -> None:
-    most = submission.limits and submission.limits.max_cost_usd
+    most = submission.limits.max_cost_usd if submission.limits else None
     if most is not None and low is not None and money.nanos(most) < low:
         given, least = money.format_dollars(money.nanos(most)), money.format_dollars(round(low))
         notes.add(

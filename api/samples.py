@@ -119,7 +119,8 @@ ESTIMATE = {
 }  # fmt: skip
 
 PROGRAM: dict[str, Any] = {
-    "object": "program", "name": "qa", "version": "3f9a1c", "model": "fast", "description": "Answers a question.",
+    "object": "program", "name": "qa", "version": "3f9a1c", "version_name": "v1", "model": "fast",
+    "description": "Answers a question.",
     "versions": {"v1": "3f9a1c", "v2": "a41b07"},
     "variants": {
         "a": {"weight": 0.9, "model": "fast", "version": "3f9a1c", "version_name": "v1"},

@@ -299,6 +299,9 @@ class Program(_Answer):
     object: Literal["program"]
     name: str
     version: str = Field(description="Changes with whatever decides what the program does.")
+    version_name: str | None = Field(
+        description="The configuration's name of the version that runs; null without versions."
+    )
     model: str = Field(description="Model used when a submission names none.")
     description: str | None
     versions: dict[str, str] = Field(description="Compiled versions by the configuration's name, as far as in use.")

@@ -285,6 +285,8 @@ class Program(_Read):
 
     name: str
     version: str | None = None
+    version_name: str | None = None
+    """The configuration's name of the version that runs."""
     model: str | None = None
     description: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)

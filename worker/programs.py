@@ -90,6 +90,7 @@ def _load(name: str, program: ProgramSettings, settings: Settings, base: Path, e
     description = ProgramDescription(
         name=name,
         version=arms[default].version,
+        version_name=default,
         model=model,
         description=program.description,
         versions={version: arm.version for version, arm in arms.items() if version is not None},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -73,6 +74,7 @@ def print_batches(batches: Iterable[Batch]) -> None:
             batch.id,
             batch.program,
             batch.ended_reason or batch.status,
+            _reason(batch.wait_reason, batch.until),
             *(getattr(batch.counts, name) for name in counts),
             _cached_share(batch),
             _tokens(batch.usage),
@@ -82,7 +84,9 @@ def print_batches(batches: Iterable[Batch]) -> None:
         )
         for batch in batches
     ]
-    _print_table(("batch", "program", "status", *counts, "cached", "tokens", "cost", "saved", "time"), rows)
+    _print_table(
+        ("batch", "program", "status", "waits for", *counts, "cached", "tokens", "cost", "saved", "time"), rows
+    )
     for batch in batches:
         if batch.pause:
             Console(soft_wrap=True).print(text(f"{batch.id} is paused: {as_options(batch.pause.detail or '')}"))
@@ -108,7 +112,15 @@ def print_estimates(estimates: Iterable[BatchEstimate]) -> None:
 def print_programs(programs: Iterable[Program]) -> None:
     """Programs, one a row."""
     rows = [
-        (p.name, p.version, p.model, _fields(p.input_schema), _fields(p.output_schema), p.description) for p in programs
+        (
+            p.name,
+            f"{p.version_name} ({p.version})" if p.version_name else p.version,
+            p.model,
+            _fields(p.input_schema),
+            _fields(p.output_schema),
+            p.description,
+        )
+        for p in programs
     ]
     _print_table(("program", "version", "model", "inputs", "outputs", "description"), rows)
 
@@ -256,7 +268,8 @@ def _job_rows(job: Job) -> Iterable[tuple[str, Any]]:
     yield "job", job.id
     yield "status", Text(job.status, style=_COLORS.get(job.status, ""))
     optional = {
-        "waits for": job.wait_reason,
+        "waits for": _reason(job.wait_reason, job.until),
+        "behind": job.behind,
         "program": f"{job.program} {job.program_version or ''}",
         "model": job.model,
         "custom id": job.custom_id,
@@ -313,7 +326,16 @@ def _waited(seconds: float | None) -> str:
 def _gate(gate: Gate | None) -> str:
     if gate is None or gate.open:
         return "open"
-    return f"{gate.reason}, until {gate.until:%H:%M:%S}" if gate.until else str(gate.reason)
+    return _reason(gate.reason, gate.until)
+
+
+def _reason(reason: str | None, until: datetime | None) -> str:
+    """Why something waits, and until when by the clock that budgets go by; with the day unless it is today."""
+    if reason is None or until is None:
+        return reason or ""
+    until = until.astimezone(UTC)
+    form = "%H:%M:%S" if until.date() == datetime.now(UTC).date() else "%Y-%m-%d %H:%M:%S"
+    return f"{reason}, until {until:{form}} UTC"
 
 
 def _seconds(done: Job | Batch) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +431,27 @@ def test_a_batch_shows_what_the_cache_has_saved_and_why_it_waits() -> None:
     assert "3 (75%)" in shown
     assert "$0.25" in shown
     assert "b is paused: It has spent $2." in shown
+
+
+@pytest.mark.parametrize(("ahead", "has_day"), [(timedelta(0), False), (timedelta(days=2), True)])
+def test_what_waits_tells_until_when(ahead: timedelta, has_day: bool) -> None:
+    """By the clock in UTC, with the day unless it is today."""
+    until = datetime.now(UTC) + ahead
+    waiting = {"wait_reason": "circuit_open", "until": until.isoformat()}
+    said = f"circuit_open, until {until:{'%Y-%m-%d ' if has_day else ''}%H:%M:%S} UTC"
+    batch = {"id": "b", "status": "in_progress", "counts": {"total": 1, "queued": 1}, **waiting}
+    assert said in run(lambda _: httpx.Response(200, json=batch), "batch", "get", "b").stdout
+    assert said in run(FakeService(status="queued", **waiting), "get", "job_1").stdout
+    gate = {"open": False, "reason": "circuit_open", "until": until.isoformat()}
+    queues = {"data": [{"name": "dj.m", "gate": gate}]}
+    assert said in run(lambda _: httpx.Response(200, json=queues), "queue", "list").stdout
+
+
+def test_programs_show_the_version_that_runs() -> None:
+    """By the configuration's name, if it has one."""
+    found = [{"name": "a", "version": "3f9a1c", "version_name": "v2"}, {"name": "b", "version": "a41b07"}]
+    shown = run(lambda _: httpx.Response(200, json={"data": found}), "programs").stdout
+    assert [line.split()[1:] for line in shown.splitlines()[1:]] == [["v2", "(3f9a1c)"], ["a41b07"]]
 
 
 def test_costs_are_a_table_exact_to_the_nano_dollar_and_say_what_is_not_known() -> None:

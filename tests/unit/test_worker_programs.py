@@ -71,6 +71,7 @@ def test_a_program_without_versions_runs_as_it_is_written(folder: Folder) -> Non
     program = folder.load(QA)
     assert list(program.arms) == [""]
     assert (program.description.versions, program.description.variants) == ({}, {})
+    assert program.description.version_name is None
     assert program.description.version == program.arms[""].version
 
 
@@ -85,6 +86,7 @@ def test_a_rollback_is_a_change_of_one_line(folder: Folder) -> None:
         assert f"demo of {instructions}" in asked
         assert runs.setdefault(version, program.description.version) == program.description.version
         assert program.description.versions == {version: program.description.version}
+        assert program.description.version_name == version
     assert runs["v1"] != runs["v2"]
 
 
@@ -111,7 +113,9 @@ def test_jobs_without_a_variant_run_the_heaviest_ones_version(folder: Folder) ->
     """Where the program itself names no version."""
     text = QA + folder.version("v1", "Rule 1.") + folder.version("v2", "Rule 2.")
     text += "[programs.qa.variants]\na = {version = 'v1'}\nb = {version = 'v2', weight = 2}\n"
-    assert "Rule 2." in prompt(folder.load(text).arms[""])
+    program = folder.load(text)
+    assert "Rule 2." in prompt(program.arms[""])
+    assert program.description.version_name == "v2"
 
 
 def test_types_are_the_programs_not_the_states(folder: Folder) -> None:
