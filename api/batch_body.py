@@ -26,6 +26,8 @@ _BREATH = 500
 #: The batch's own fields, which an NDJSON upload gives as query parameters.
 FIELDS = tuple(PARAMETERS)
 _TEXTS = ("program", "model", "variant", "priority", "request_id", "cache", "cache_namespace")
+#: What the other fields are that are no numbers.
+_FORMS = {"use_cache": "true or false", "parameters": "a JSON object", "metadata": "a JSON object"}
 _DRY_RUN = "dry_run"
 
 #: Reads a batch's items into the checker; comes back after each.
@@ -89,7 +91,7 @@ def _value(name: str, text: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        mistake = {"param": name, "code": "invalid_parameter", "detail": "must be given as JSON"}
+        mistake = {"param": name, "code": "invalid_parameter", "detail": f"must be {_FORMS.get(name, 'a number')}"}
         raise refusal("invalid_parameter", [mistake]) from None
 
 

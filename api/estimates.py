@@ -167,6 +167,7 @@ async def _answer(
         time.add(route, load, work)
     _say_of_cache(survey, notes)
     low = total.low if survey.can_ask or total.low is None else 0
+    _say_of_limit(submission, low, notes)
     return {
         "object": "batch_estimate",
         "program": program,
@@ -190,6 +191,16 @@ def _say_of_cache(survey: Survey, notes: Notes) -> None:
         notes.add("The cache could not be asked: tokens and time are those of an empty cache, the cost begins at 0.")
     elif survey.only_stored and (missing := survey.valid - (survey.cached or 0)):
         notes.add(f"{missing} jobs would fail as not_cached, for only stored answers are wanted.")
+
+
+def _say_of_limit(submission: BatchSubmission, low: float | None, notes: Notes) -> None:
+    most = submission.limits.max_cost_usd if submission.limits else None
+    if most is not None and low is not None and money.nanos(most) < low:
+        given, least = money.format_dollars(money.nanos(most)), money.format_dollars(round(low))
+        notes.add(
+            f"The batch of {submission.program} would probably be paused before its end: max_cost_usd is {given}, and "
+            f"the least that is estimated is {least}."
+        )
 
 
 class Notes:

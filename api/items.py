@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +10,20 @@ import orjson
 from pydantic import ValidationError
 
 from api.admission import MOST_ERRORS, explain
+from api.batch_query import PARAMETERS
 from api.catalogue import TOO_DEEP, Mistake
 from api.routing import Routing
 from dspy_jobs.ids import new_job_id
 from dspy_jobs.problems import ProblemError, fail
 from dspy_jobs.settings import LimitSettings
 from dspy_jobs.store.operations import Route
-from dspy_jobs.submissions import BatchItem
+from dspy_jobs.submissions import BatchItem, BatchSubmission
+
+#: Fields of a batch that its items have not, and how they are given with a body of lines and in one of JSON.
+_IN_QUERY = {name: f"?{name}=…" for name in PARAMETERS if name not in BatchItem.model_fields}
+_IN_BODY = {
+    name: f"{name} beside `items`" for name in BatchSubmission.model_fields if name not in BatchItem.model_fields
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +72,10 @@ class ItemChecker:
             }
             self._refuse(number, None, [mistake])
         else:
-            self.read_item(number, item)
+            self.read_item(number, item, _IN_QUERY)
 
-    def read_item(self, number: int, item: Any) -> None:
-        """Take an item that has been parsed.
+    def read_item(self, number: int, item: Any, shared: Mapping[str, str] = _IN_BODY) -> None:
+        """Take an item that has been parsed. `shared`: how fields are given that all items share.
 
         Raises:
             ProblemError: there are more items than allowed.
@@ -78,17 +85,17 @@ class ItemChecker:
             most = self.limits.items_per_batch
             raise fail("payload_too_large", f"A batch may have {most} items at most; see GET /v1/limits.")
         job_id = new_job_id()
-        checked = self._check(job_id, number, item)
+        checked = self._check(job_id, number, item, shared)
         if isinstance(checked, CheckedItem):
             self.accept(checked)
             return
         given = item.get("custom_id") if type(item) is dict else None
         self._refuse(number, given if type(given) is str else None, checked)
 
-    def _check(self, job_id: str, number: int, item: Any) -> CheckedItem | list[Mistake]:
+    def _check(self, job_id: str, number: int, item: Any, shared: Mapping[str, str]) -> CheckedItem | list[Mistake]:
         if type(item) is not dict:
             return [_not_an_object()]
-        record, mistakes = _record(item)
+        record, mistakes = _record(item, shared)
         mistakes += self._misfits(item, record) if not mistakes else []
         if mistakes or (mistakes := self._repeated(number, record.get("custom_id"))):
             return mistakes
@@ -141,7 +148,7 @@ def _not_an_object() -> Mistake:
     }
 
 
-def _record(item: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
+def _record(item: dict[str, Any], shared: Mapping[str, str]) -> tuple[dict[str, Any], list[Mistake]]:
     """What is kept of an item."""
     inputs, custom_id = item.get("inputs"), item.get("custom_id", "-")
     # Most items are of this shape; the model below is five times slower, and explains.
@@ -150,7 +157,7 @@ def _record(item: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
     try:
         checked = BatchItem.model_validate(item)
     except ValidationError as error:
-        return {}, explain(error)
+        return {}, [_placed(mistake, shared) for mistake in explain(error)]
     record = {
         "inputs": checked.program_inputs(),
         "custom_id": checked.custom_id,
@@ -160,3 +167,11 @@ def _record(item: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
 
 
 _PLAIN = {"inputs", "custom_id"}
+
+
+def _placed(mistake: Mistake, shared: Mapping[str, str]) -> Mistake:
+    """The mistake; of a field that all items share, with the place to give it."""
+    name = mistake["param"]
+    if name not in shared:
+        return mistake
+    return {**mistake, "detail": f"there is no field {name!r} in an item; give it once: {shared[name]}"}

@@ -119,7 +119,8 @@ ESTIMATE = {
 }  # fmt: skip
 
 PROGRAM: dict[str, Any] = {
-    "object": "program", "name": "qa", "version": "3f9a1c", "model": "fast", "description": "Answers a question.",
+    "object": "program", "name": "qa", "version": "3f9a1c", "version_name": "v1", "model": "fast",
+    "description": "Answers a question.",
     "versions": {"v1": "3f9a1c", "v2": "a41b07"},
     "variants": {
         "a": {"weight": 0.9, "model": "fast", "version": "3f9a1c", "version_name": "v1"},
@@ -134,7 +135,7 @@ SCORE = {
 VARIANTS = [
     {
         "object": "variant", "name": "b", **PROGRAM["variants"]["b"], "jobs": 120, "failed": 3, "error_rate": 0.025,
-        "cached": 12, "cost_usd": 0.0024, "cost_per_job": 0.00002,
+        "cached": 12, "cost_usd": 0.00216, "cost_per_job": 0.00002,
         "latency": {"mean_seconds": 1.31, "p50_seconds": 1.1, "p95_seconds": 2.4},
         "scores": {"accuracy": {"n": 80, "mean": 0.87}},
     }

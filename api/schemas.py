@@ -235,6 +235,7 @@ class Batch(_Answer):
     expires_at: datetime | None = Field(description="By when its jobs must have started; null once it has ended.")
     eta_seconds: float | None = Field(description="At its mean pace so far; null while there is none.")
     wait_reason: WaitReason | None = None
+    until: datetime | None = Field(None, description="When the reason to wait ends, where that is known.")
     pause: Pause | None = None
     metadata: dict[str, str | float | bool | None] | None
     request_id: str | None
@@ -298,6 +299,9 @@ class Program(_Answer):
     object: Literal["program"]
     name: str
     version: str = Field(description="Changes with whatever decides what the program does.")
+    version_name: str | None = Field(
+        description="The configuration's name of the version that runs; null without versions."
+    )
     model: str = Field(description="Model used when a submission names none.")
     description: str | None
     versions: dict[str, str] = Field(description="Compiled versions by the configuration's name, as far as in use.")
@@ -332,7 +336,9 @@ class VariantReport(Variant):
     error_rate: float | None = Field(description="Failed jobs of all; null where none has ended.")
     cached: int = Field(description="Jobs whose output was made before: by the cache, or by a job like it.")
     cost_usd: float | None = Field(description="Of all calls, also of failed attempts; null where a part is unknown.")
-    cost_per_job: float | None
+    cost_per_job: float | None = Field(
+        description="`cost_usd` divided by the jobs that ran, without those that are `cached`; null where none did."
+    )
     latency: RunTimes
     scores: dict[str, ScoreSummary]
 
@@ -394,7 +400,9 @@ class CostFigures(_Answer):
     cached: int = Field(description="Of these, answered from the cache or by an equal job's run.")
     saved_nanos: int = Field(description="What the cached jobs' answers had cost, in nano-dollars.")
     saved_usd: float = Field(description="The same in US dollars.")
+    unsaved_jobs: int = Field(description="Cached jobs of which it is not known what they saved.")
     lost_attempts: int = Field(description="Attempts cut short by a lost worker, which may have made calls unheard of.")
+    complete: bool = Field(description="Whether the cost of every call is known; else `cost_usd` is the known part.")
 
 
 class CostRow(CostFigures):

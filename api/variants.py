@@ -60,15 +60,17 @@ def mean_of(values: Sequence[float]) -> float:
 def report(counted: dict[str, int]) -> dict[str, Any]:
     """A variant's numbers as they are shown, made of what the store has counted."""
     jobs, failed = counted.get("jobs", 0), counted.get("failed", 0)
+    cached = counted.get("hit", 0) + counted.get("coalesced", 0)
+    ran = jobs - cached
     is_known = not counted.get("unpriced") and not counted.get("lost")
     cost = counted.get("cost", 0) if is_known else None
     return {
         "jobs": jobs,
         "failed": failed,
         "error_rate": failed / jobs if jobs else None,
-        "cached": counted.get("hit", 0) + counted.get("coalesced", 0),
+        "cached": cached,
         "cost_usd": None if cost is None else cost / 1e9,
-        "cost_per_job": None if cost is None or not jobs else cost / jobs / 1e9,
+        "cost_per_job": None if cost is None or ran < 1 else cost / ran / 1e9,
         "latency": _run_times(counted),
     }
 

@@ -8,11 +8,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dspy_jobs.client import ApiError, AsyncClient, Client, InvalidArgument, ServiceUnreachable, WaitTimeout
+    from dspy_jobs.client import (
+        ApiError,
+        AsyncClient,
+        BatchPaused,
+        Client,
+        InvalidArgument,
+        ServiceUnreachable,
+        WaitTimeout,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["ApiError", "AsyncClient", "Client", "InvalidArgument", "ServiceUnreachable", "WaitTimeout", "__version__"]
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "BatchPaused",
+    "Client",
+    "InvalidArgument",
+    "ServiceUnreachable",
+    "WaitTimeout",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

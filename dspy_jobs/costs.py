@@ -2,7 +2,8 @@
 
 The books of a day are a hash of integers, `{model}|{variant}|{program}|{client}|{metric}`. Sums are sums of integers.
 What is not known adds nothing and is counted: calls without a price, calls without tokens, attempts whose worker was
-lost before it could say what it had called. `complete` says whether there was none of the first and the last.
+lost before it could say what it had called, and cached jobs of which nobody knows what they saved. `complete` says of
+each row whether there was no call without a price and no lost attempt.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _SUMS = {
     "jobs": "jobs",
     "failed": "failed",
     "saved_nanos": "saved",
+    "unsaved_jobs": "unsaved",
     "lost_attempts": "lost",
 }
 
@@ -93,14 +95,17 @@ class Costs:
     @property
     def complete(self) -> bool:
         """Whether the cost of every call is known."""
-        total = self._sum()
-        return not (total["unpriced"] or total["lost"])
+        return _is_complete(self._sum())
 
     def _sum(self) -> Counter[str]:
         total: Counter[str] = Counter()
         for sums in self._rows.values():
             total.update(sums)
         return total
+
+
+def _is_complete(sums: Counter[str]) -> bool:
+    return not (sums["unpriced"] or sums["lost"])
 
 
 def _figures(sums: Counter[str]) -> dict[str, Any]:
@@ -110,4 +115,5 @@ def _figures(sums: Counter[str]) -> dict[str, Any]:
         "cost_usd": dollars(shown["cost_nanos"]),
         "cached": sums["hit"] + sums["coalesced"],
         "saved_usd": dollars(shown["saved_nanos"]),
+        "complete": _is_complete(sums),
     }

@@ -30,6 +30,8 @@ class ProgramDescription(BaseModel):
     name: str
     version: str
     """Changes whenever the program, its instructions, its state or its types change."""
+    version_name: str | None = None
+    """The configuration's name of that version, if it has one."""
     model: str
     """Model used when the caller names none."""
     description: str | None = None

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dspy_jobs.errors import JobCanceled, JobExpired, JobFailed
 from dspy_jobs.problems import Problem
-from dspy_jobs.states import BatchStatus, EndedReason, JobStatus, WaitReason
+from dspy_jobs.states import BatchStatus, EndedReason, JobStatus, PauseReason, WaitReason
 
 
 class _Read(BaseModel):
@@ -73,6 +73,10 @@ class Job(_Read):
     attempt: int | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     wait_reason: WaitReason | None = None
+    until: datetime | None = None
+    """When the reason to wait ends, where that is known."""
+    behind: int | None = None
+    """Jobs that go before it."""
     output: dict[str, Any] | None = None
     error: Problem | None = None
     cache: str | None = None
@@ -166,6 +170,8 @@ class Batch(_Read):
     pause: Pause | None = None
     eta_seconds: float | None = None
     wait_reason: WaitReason | None = None
+    until: datetime | None = None
+    """When the reason to wait ends, where that is known."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -176,6 +182,13 @@ class Batch(_Read):
     def is_done(self) -> bool:
         """Whether all its jobs have ended."""
         return self.status is BatchStatus.ENDED
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether one of its limits has paused it, so that it ends only once somebody resumes it."""
+        return self.status is BatchStatus.PAUSED and not (
+            self.pause is None or self.pause.reason == PauseReason.OPERATOR
+        )
 
 
 class CostRange(_Read):
@@ -252,6 +265,7 @@ class VariantReport(Variant):
     cached: int = 0
     cost_usd: float | None = None
     cost_per_job: float | None = None
+    """Of the jobs that ran, without those that are cached."""
     latency: RunTimes = Field(default_factory=RunTimes)
     scores: dict[str, ScoreSummary] = Field(default_factory=dict)
 
@@ -271,6 +285,8 @@ class Program(_Read):
 
     name: str
     version: str | None = None
+    version_name: str | None = None
+    """The configuration's name of the version that runs."""
     model: str | None = None
     description: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
@@ -356,7 +372,11 @@ class CostFigures(_Read):
     cached: int = 0
     saved_usd: float = 0
     saved_nanos: int = 0
+    unsaved_jobs: int = 0
+    """Cached jobs of which it is not known what they saved."""
     lost_attempts: int = 0
+    complete: bool = True
+    """Whether the cost of every call is known; else `cost_nanos` is the known part."""
 
 
 class Costs(_Read):

@@ -53,7 +53,7 @@ def pin(
     state: Path,
     version: str | None = None,
     activate: bool | None = None,
-    check: Callable[[Settings], None] = lambda _: None,
+    check: Callable[[Settings], object] = lambda _: None,
 ) -> Pin:
     """Write a state into the file that the settings were read from.
 
@@ -63,7 +63,7 @@ def pin(
         state: a DSPy state saved as JSON.
         version: what to call it; by default the next free `v1`, `v2`, …
         activate: whether it is to run. By default only a program's first version does, as it must.
-        check: called with the new settings before the file is replaced, if what runs changes; raises to prevent that.
+        check: called with the new settings before the file is replaced; raises to prevent that.
 
     Raises:
         PinRefused: the state, the program or the version does not allow it.
@@ -86,9 +86,8 @@ def pin(
     change = _Change(
         program, converted, {name: entry} if name not in versions else {}, name if activate else present.version
     )
-    runs = activate or active == name
-    _rewrite(source, change, check if runs else lambda _: None)
-    return Pin(program, name, sha256, name not in versions, runs, active, converted)
+    _rewrite(source, change, check)
+    return Pin(program, name, sha256, name not in versions, activate or active == name, active, converted)
 
 
 def _source(settings: Settings) -> Path:
@@ -174,7 +173,7 @@ class _Change:
         return {**content, "programs": {**content["programs"], self.program: program}}
 
 
-def _rewrite(path: Path, change: _Change, check: Callable[[Settings], None]) -> None:
+def _rewrite(path: Path, change: _Change, check: Callable[[Settings], object]) -> None:
     text = path.read_bytes().decode()  # not `read_text`, which would change the ends of lines
     wanted, edited = change.applied(tomllib.loads(text)), _edited(text, change)
     try:

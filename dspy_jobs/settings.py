@@ -26,6 +26,9 @@ Count = Annotated[int, Field(ge=1)]
 
 SECTIONS = ("api", "sandbox", "flower", "worker", "jobs", "limits", "cache", "costs", "budgets", "autoscaler")
 
+#: What a line of the check's output begins with that is no mistake but may surprise.
+WARNING = "warning: "
+
 #: Read timeouts (seconds) a model call may get. Connection pools are kept one a value, so they are few.
 TIMEOUT_BUCKETS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -152,6 +155,12 @@ class BudgetSettings(ClientBudget):
     """Most US dollars to spend, in all and for each client. Reaching one pauses jobs until it is raised or over."""
 
     clients: dict[Name, ClientBudget] = Field(default_factory=dict, description="Budgets by the client's name.")
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether any budget is set."""
+        budgets = (self, *self.clients.values())
+        return any(budget.day_usd is not None or budget.month_usd is not None for budget in budgets)
 
 
 class AutoscalerSettings(_Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from dspy_jobs.states import Priority
 
@@ -53,6 +53,14 @@ class CacheOptions(_Submission):
     )
 
 
+def _mode_in_full(given: Any) -> Any:
+    """A mode alone is short for an object with it."""
+    return {"mode": given} if isinstance(given, str) else given
+
+
+#: How stored answers are used, in full or by the mode alone.
+Cache = Annotated[CacheOptions, BeforeValidator(_mode_in_full, json_schema_input_type=CacheOptions | CacheMode)]
+
 #: Jobs that must have ended before a batch's error rate counts. The store's scripts have the same (`_schema.lua`).
 DEFAULT_MIN_ITEMS = 20
 
@@ -79,7 +87,9 @@ class _Options(_Submission):
     variant: StrictStr | None = Field(None, description="Name of a variant of the program; assigned by default.")
     parameters: Parameters | None = Field(None, description="Sampling parameters.")
     use_cache: StrictBool | None = Field(None, description="`false` is short for the cache mode `off`.")
-    cache: CacheOptions | None = Field(None, description="How stored answers are used.")
+    cache: Cache | None = Field(
+        None, description='How stored answers are used; a mode alone, as `"off"`, is short for `{"mode": "off"}`.'
+    )
     timeout_seconds: PositiveSeconds | None = Field(None, description="Time an attempt may run.")
     expires_in_seconds: PositiveSeconds | None = Field(None, description="Time the job may wait for its start.")
     max_attempts: Annotated[int, Field(ge=1, le=100, strict=True)] | None = Field(None, description="Most attempts.")
@@ -94,6 +104,18 @@ class _Options(_Submission):
         if self.use_cache is not None and mode is not None and self.use_cache == (mode == "off"):
             said = "false" if mode != "off" else "true"
             raise ValueError(f"`use_cache: {said}` contradicts the cache mode `{mode}`; give one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_of_a_cache_that_is_off(self) -> Self:
+        if self.cache is None or not (self.use_cache is False or self.cache.mode == "off"):
+            return self
+        off = "`use_cache: false`" if self.use_cache is False else "the cache mode `off`"
+        for name in ("namespace", "max_age_seconds"):
+            if getattr(self.cache, name) is not None:
+                raise ValueError(
+                    f"{off} neither takes nor stores answers, so `cache.{name}` has no meaning; leave it out"
+                )
         return self
 
     def cache_options(self) -> dict[str, Any]:
@@ -132,6 +154,12 @@ class BatchSubmission(_Options):
 
     priority: Priority = Field(Priority.LOW, description="`high`, `normal` or `low`.")
     limits: BatchLimits | None = Field(None, description="What pauses the batch.")
+
+    @model_validator(mode="after")
+    def _something_to_count_for(self) -> Self:
+        if self.limits and self.limits.min_items is not None and self.limits.max_error_rate is None:
+            raise ValueError("`limits.min_items` says when `limits.max_error_rate` counts, which is not given; add it")
+        return self
 
 
 #: Either way from 0: whatever is made of some thousands of scores, their squares too, stays a number.

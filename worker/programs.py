@@ -6,7 +6,7 @@ import copy
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,12 @@ class Program:
     """By variant; the one of an empty name runs jobs that have none."""
 
 
-def load_programs(settings: Settings) -> dict[str, Program]:
+def load_programs(settings: Settings, *, every_version: bool = False) -> dict[str, Program]:
     """Build every configured program.
+
+    Args:
+        settings: the configuration.
+        every_version: load also the versions that nothing runs, as a rollback to them would.
 
     Raises:
         ConfigurationError: programs cannot be built; names each and why.
@@ -66,7 +70,7 @@ def load_programs(settings: Settings) -> dict[str, Program]:
     built, mistakes = {}, []
     for name, program in settings.programs.items():
         try:
-            built[name] = _load(name, program, settings, base)
+            built[name] = _load(name, program, settings, base, every_version)
         except ConfigurationError as mistake:
             mistakes.append(str(mistake))
     if mistakes:
@@ -74,17 +78,19 @@ def load_programs(settings: Settings) -> dict[str, Program]:
     return built
 
 
-def _load(name: str, program: ProgramSettings, settings: Settings, base: Path) -> Program:
+def _load(name: str, program: ProgramSettings, settings: Settings, base: Path, every_version: bool) -> Program:
     plain = _explained(name, lambda: _build(program))
     types = _explained(name, lambda: types_of(plain))
     default = _default_version(program)
     used = {default, *(variant.version or default for variant in program.variants.values())}
-    arms = {version: _arm(name, program, plain, version, base) for version in used}
+    used |= set(program.versions) if every_version else set()
+    arms = _arms(name, program, plain, used, base)
     variants = {variant: _variant(arms[v.version or default], v) for variant, v in program.variants.items()}
     model = settings.model_of(name)
     description = ProgramDescription(
         name=name,
         version=arms[default].version,
+        version_name=default,
         model=model,
         description=program.description,
         versions={version: arm.version for version, arm in arms.items() if version is not None},
@@ -101,6 +107,21 @@ def _load(name: str, program: ProgramSettings, settings: Settings, base: Path) -
         output_schema=types.output_schema(),
     )
     return Program(description, types, ADAPTERS[program.adapter](), {"": arms[default], **variants})
+
+
+def _arms(
+    name: str, program: ProgramSettings, plain: dspy.Module, versions: Collection[str | None], base: Path
+) -> dict[str | None, Arm]:
+    """The program in each of these versions."""
+    arms, mistakes = {}, []
+    for version in versions:
+        try:
+            arms[version] = _arm(name, program, plain, version, base)
+        except ConfigurationError as mistake:
+            mistakes.append(str(mistake))
+    if mistakes:
+        raise ConfigurationError("\n".join(sorted(mistakes)))
+    return arms
 
 
 def _default_version(program: ProgramSettings) -> str | None:
@@ -161,36 +182,60 @@ def _load_state(where: str, module: dspy.Module, path: Path, sha256: str) -> Non
         raise ConfigurationError(f"{where}.state_sha256: {path} has {found}, not the pinned {sha256}")
     try:
         state = orjson.loads(content)
-        _check_fit(module, state)
+    except orjson.JSONDecodeError as error:
+        raise _unfit(where, f"it is not JSON: {error}") from None
+    if misfit := _misfit(module, state):
+        raise _unfit(where, misfit)
+    try:
         module.load_state(state)
     except Exception as error:  # a file from outside; DSPy does not say how it fails on a wrong one
-        raise ConfigurationError(f"{where}.state: does not fit the program: {described(error)}") from error
+        raise _unfit(where, f"DSPy cannot load it ({described(error)})") from error
     # A state may carry the model it was compiled with, which would then win over the job's.
     module.set_lm(None)
 
 
-def _check_fit(module: dspy.Module, state: Any) -> None:
-    """Refuse a state of another program: DSPy itself loads whatever has predictors of the same names.
+def _unfit(where: str, why: str) -> ConfigurationError:
+    return ConfigurationError(f"{where}.state: does not fit the program: {why}")
 
-    Raises:
-        ValueError, TypeError: it is of another one; says in what they differ.
-    """
+
+def _misfit(module: dspy.Module, state: Any) -> str | None:
+    """In what a state differs from the program: DSPy itself loads whatever has predictors of the same names."""
     if not isinstance(state, dict):
-        raise TypeError("it is no JSON object")
+        return "it is no JSON object"
+    is_bare = isinstance(module, dspy.Predict)
     # A bare predictor saves its own state; every other module one for each of its predictors.
-    states = {"self": state} if isinstance(module, dspy.Predict) else state
-    expected = {parameter for parameter, _ in module.named_parameters()}
-    if different := expected ^ (set(states) - {"metadata"}):
-        raise ValueError(f"they differ in {sorted(different)}")
+    states = {name: saved for name, saved in state.items() if name != "metadata"}
+    expected = {name for name, _ in module.named_parameters()}
+    if is_bare is not (_prefixes(state) is not None) or not (is_bare or set(states) == expected):
+        return (
+            f"the program has {_listed(expected, is_bare)}, the state {_listed(states, _prefixes(state) is not None)}"
+        )
     for name, predictor in module.named_predictors():
-        ours, theirs = _prefixes(predictor.signature.dump_state()), _prefixes(states[name]["signature"])
+        ours, theirs = _prefixes(predictor.dump_state()), _prefixes(state if is_bare else states[name])
         # An optimizer may have reworded the last field's prefix, and no other.
-        if len(theirs) != len(ours) or theirs[:-1] != ours[:-1]:
-            raise ValueError(f"{name!r} has the fields {ours}, the state has {theirs}")
+        if ours is None or theirs is None or len(theirs) != len(ours) or theirs[:-1] != ours[:-1]:
+            of = "" if is_bare else f" of {name!r}"
+            return f"the program has the fields{of} {_joined(ours)}, the state {_joined(theirs)}"
+    return None
 
 
-def _prefixes(signature: dict[str, Any]) -> list[str]:
-    return [field["prefix"] for field in signature["fields"]]
+def _listed(predictors: Iterable[str], is_bare: bool) -> str:
+    if is_bare:
+        return "one predictor without a name, as dspy.Predict"
+    return f"the predictors {_joined(sorted(map(repr, predictors)))}"
+
+
+def _joined(names: Collection[str] | None) -> str:
+    return ", ".join(names or ()) or "none"
+
+
+def _prefixes(state: Any) -> list[str] | None:
+    """The fields of a saved predictor, by the words they begin with in a prompt; None if it is no predictor."""
+    signature = state.get("signature") if isinstance(state, dict) else None
+    fields = signature.get("fields") if isinstance(signature, dict) else None
+    if not isinstance(fields, list) or not all(isinstance(field, dict) for field in fields):
+        return None
+    return [str(field.get("prefix")).removesuffix(":") for field in fields]
 
 
 def _version_of(name: str, module: dspy.Module, program: ProgramSettings, state_sha256: str | None) -> str:

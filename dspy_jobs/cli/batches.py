@@ -12,7 +12,7 @@ import typer
 
 from dspy_jobs.cli.connection import connect
 from dspy_jobs.cli.exit_codes import ExitCode
-from dspy_jobs.cli.failures import InputMistake, say
+from dspy_jobs.cli.failures import InputMistake, PartlyDone, as_options, say, told
 from dspy_jobs.cli.items import Item, by_program, read_items
 from dspy_jobs.cli.options import (
     AsJson,
@@ -36,11 +36,12 @@ from dspy_jobs.cli.options import (
     shared,
 )
 from dspy_jobs.cli.results_file import Format, check_writable, format_of, opened, write_results
-from dspy_jobs.states import JobStatus
+from dspy_jobs.states import JobStatus, PauseReason
 
 if TYPE_CHECKING:
     from dspy_jobs.client import Client
     from dspy_jobs.models import Batch
+    from dspy_jobs.problems import Problem
 
 app = typer.Typer(help="Many jobs submitted and followed together.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -82,7 +83,7 @@ def submit(
     Any bad line is reported, by its number, before anything is sent.
 
     Prints the ids of the batches. With --wait (or --timeout or --output) prints how they ended instead, and
-    exits 1 unless every job succeeded.
+    exits 1 unless every job succeeded; a batch that one of its limits pauses is waited for no longer: exit 4.
     """
     cache = cache_fields(no_cache, refresh, cache_only, max_age, namespace)
     check_writable(output)
@@ -94,7 +95,7 @@ def submit(
             "variant": variant,
             "limits": limits(max_cost, max_error_rate, min_items),
         }
-        batches = _submit_all(client, file, groups, options)
+        batches = _submit_all(client, file, groups, options, program)
         if wait or timeout is not None or output is not None:
             _finish(client, batches, timeout, output, as_json)
         elif as_json:
@@ -104,10 +105,16 @@ def submit(
 
 
 @app.command()
-def get(ctx: typer.Context, batch_id: BatchId, as_json: AsJson = False) -> None:
-    """Show a batch's counts, tokens and cost as they are now."""
+def get(
+    ctx: typer.Context, batch_id: BatchId, wait: Wait = False, timeout: Timeout = None, as_json: AsJson = False
+) -> None:
+    """Show a batch's counts, tokens and cost as they are now, or with --wait (or --timeout) at its end."""
     with connect(ctx) as client:
-        _show([client.batch(batch_id)], as_json)
+        batch = client.batch(batch_id)
+        if wait or timeout is not None:
+            _finish(client, [batch], timeout, None, as_json)
+        else:
+            _show([batch], as_json)
 
 
 @app.command()
@@ -191,27 +198,40 @@ def opened_input(file: str) -> Iterator[BinaryIO]:
         raise InputMistake(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _submit_all(client: Client, file: str, groups: dict[str, list[Item]], options: dict[str, Any]) -> list[Batch]:
+def _submit_all(
+    client: Client, file: str, groups: dict[str, list[Item]], options: dict[str, Any], given: str | None
+) -> list[Batch]:
+    from dspy_jobs.client import ApiError
+
     batches: list[Batch] = []
     for program, items in groups.items():
         try:
-            batches.append(_submit_one(client, program, items, options))
-        except Exception:
+            batches.append(_submit_one(client, program, items, options, program == given))
+        except Exception as error:
             if batches:
                 say(f"{file}: queued before the lines of {program!r} were not: " + _ids(batches))
+                if isinstance(error, ApiError):
+                    raise PartlyDone(told(error)) from None
             raise
         say(f"{batches[-1].id}: {len(items)} jobs of {program} are queued")
     return batches
 
 
-def _submit_one(client: Client, program: str, items: list[Item], options: dict[str, Any]) -> Batch:
+def _submit_one(client: Client, program: str, items: list[Item], options: dict[str, Any], is_given: bool) -> Batch:
     from dspy_jobs.client import ApiError
 
     try:
         return client.submit_batch(program, (item.fields for item in items), **options)
     except ApiError as error:
-        mistakes = [at_line_of_file(mistake, items) for mistake in error.problem.errors or []]
-        raise ApiError(error.problem.model_copy(update={"errors": mistakes})) from None
+        raise ApiError(at_lines_of_file(error.problem, items, is_given)) from None
+
+
+def at_lines_of_file(problem: Problem, items: list[Item], is_given: bool) -> Problem:
+    """The problem with its mistakes by the lines of the file; of a program too, unless `--program` gave it."""
+    mistakes = [at_line_of_file(mistake, items) for mistake in problem.errors or []]
+    if problem.code == "unknown_program" and not is_given:
+        mistakes = [{**mistake, "line": item.line} for mistake in mistakes for item in items]
+    return problem.model_copy(update={"errors": mistakes})
 
 
 def at_line_of_file(mistake: dict[str, Any], items: list[Item]) -> dict[str, Any]:
@@ -226,14 +246,34 @@ def _finish(client: Client, batches: list[Batch], timeout: float | None, output:
     from dspy_jobs.cli.progress import wait_with_progress
 
     ended = wait_with_progress(client, batches, timeout)
-    if output is not None:
+    stopped = [batch for batch in ended if batch.is_stopped]
+    if output is not None and not stopped:
         with opened(output) as to:
             write_results((job for batch in ended for job in client.results(batch.id)), to, format_of(output))
-    if output is None or str(output) != "-":
+    is_shown = output is None or str(output) != "-"
+    if is_shown:
         _show(ended, as_json)
+    if stopped:
+        _say_stopped(stopped, in_table=is_shown and not as_json)
+        raise typer.Exit(ExitCode.WAITED_TOO_LONG)
     if any(batch.counts.succeeded < batch.counts.total for batch in ended):
         say("not all jobs succeeded: dspy-jobs batch results --status failed " + _ids(ended))
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _say_stopped(batches: list[Batch], in_table: bool) -> None:
+    """Why batches wait for somebody, unless the table has said it, and how they go on."""
+    for batch in batches:
+        pause, higher = batch.pause, ""
+        if pause is not None and not in_table:
+            say(f"{batch.id} is paused: {as_options(pause.detail or '')}")
+        if pause is not None and pause.reason == PauseReason.MAX_COST:
+            higher = " --max-cost USD"
+        say(
+            f"{batch.id} goes on with: dspy-jobs batch resume {batch.id}{higher}; "
+            f"then wait with: dspy-jobs batch get {batch.id} --wait; "
+            f"results so far: dspy-jobs batch results {batch.id}"
+        )
 
 
 def _say_or_show(batch: Batch, as_json: bool) -> None:

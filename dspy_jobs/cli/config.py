@@ -14,7 +14,7 @@ import typer
 
 from dspy_jobs.cli.failures import say
 from dspy_jobs.cli.options import AsJson
-from dspy_jobs.settings import ConfigurationError, Settings, load_settings
+from dspy_jobs.settings import WARNING, ConfigurationError, Settings, load_settings
 
 app = typer.Typer(help="Check or show the configuration.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -26,21 +26,25 @@ File = Annotated[
 
 @app.command()
 def check(file: File = None, as_json: AsJson = False) -> None:
-    """Check the configuration as a whole, building every program and model as a worker does.
+    """Check the configuration as a whole, building every program in every version and every model as a worker does.
 
-    Exits 2 and names every mistake if there is one.
+    Exits 2 and names every mistake if there is one. What is allowed but may surprise is a warning.
     """
     settings = load_settings(file)
-    build(settings)
+    warnings = build(settings)
     where = str(settings.source or "no dspy-jobs.toml found; defaults and environment")
     if as_json:
-        print(json.dumps({"ok": True, "source": where}))
+        print(json.dumps({"ok": True, "source": where, "warnings": warnings}))
     else:
+        for warning in warnings:
+            say(f"{WARNING}{warning}")
         say(f"{where}: ok, {len(settings.models)} models, {len(settings.programs)} programs")
 
 
-def build(settings: Settings) -> None:
+def build(settings: Settings) -> list[str]:
     """Build what the configuration names, in a process of its own: that loads dspy and runs the user's code.
+
+    Answers what is no mistake but may surprise.
 
     Raises:
         ConfigurationError: a program or model cannot be built; names each and why.
@@ -49,7 +53,7 @@ def build(settings: Settings) -> None:
 
     if find_spec("dspy") is None:
         say("programs and models were not built: dspy is not installed here (pip install 'dspy-jobs[worker]')")
-        return
+        return []
     environ, folder = inherited_environ(), None
     if settings.source:
         environ["DSPY_JOBS_CONFIG"], folder = str(settings.source), settings.source.parent
@@ -57,6 +61,7 @@ def build(settings: Settings) -> None:
     done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigurationError(done.stderr.strip() or f"building it ended with code {done.returncode}")
+    return [line.removeprefix(WARNING) for line in done.stdout.splitlines() if line.startswith(WARNING)]
 
 
 @app.command()

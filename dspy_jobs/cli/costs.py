@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dspy_jobs.cli.connection import connect
 from dspy_jobs.cli.failures import say
 from dspy_jobs.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from dspy_jobs.models import Costs
 
 First = Annotated[
     str | None, typer.Option("--from", metavar="DAY", help="First day, in UTC; the first of the month by default.")
@@ -22,8 +25,8 @@ By = Annotated[
 def costs(ctx: typer.Context, first: First = None, last: Last = None, by: By = "day", as_json: AsJson = False) -> None:
     """Show what model calls have cost: this month so far, a line a day, unless told otherwise.
 
-    Calls without a known price and attempts lost with their worker cost what nobody knows: they are counted on
-    stderr, not guessed.
+    Calls without a known price and attempts lost with their worker cost what nobody knows: a sum with such a part is
+    shown as ≥ what is known, or as unknown, and they are counted on stderr, not guessed.
     """
     from dspy_jobs.cli.display import print_costs, print_json
 
@@ -33,12 +36,22 @@ def costs(ctx: typer.Context, first: First = None, last: Last = None, by: By = "
         print_json(found)
         return
     print_costs(found)
-    if not found.complete:
-        total = found.total
-        say(
-            f"not all is known: {total.unpriced_calls} calls have no price, {total.lost_attempts} attempts were lost "
-            "with their worker, and books are kept for costs.retention_days only"
-        )
+    if causes := _unknown(found):
+        say(f"not all is known: {', '.join(causes)}")
+
+
+def _unknown(found: Costs) -> list[str]:
+    """What the sums do not hold, and why."""
+    total = found.total
+    counted = {
+        "calls have no known price": total.unpriced_calls,
+        "attempts were lost with their worker": total.lost_attempts,
+        "cached jobs saved nobody knows how much": total.unsaved_jobs,
+    }
+    causes = [f"{number} {what}" for what, number in counted.items() if number]
+    if total.complete and not found.complete:
+        causes.append("the books of the first days are over (costs.retention_days)")
+    return causes
 
 
 def budgets(ctx: typer.Context, as_json: AsJson = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -12,11 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dspy_jobs.cli.failures import as_options
 from dspy_jobs.models import (
     Autoscale,
     Batch,
     BatchEstimate,
     Budget,
+    CostFigures,
     CostRange,
     Costs,
     Gate,
@@ -71,19 +74,22 @@ def print_batches(batches: Iterable[Batch]) -> None:
             batch.id,
             batch.program,
             batch.ended_reason or batch.status,
+            _reason(batch.wait_reason, batch.until),
             *(getattr(batch.counts, name) for name in counts),
             _cached_share(batch),
             _tokens(batch.usage),
-            _cost(batch.cost_usd),
-            _cost(batch.saved_usd),
+            _cost(batch.cost_usd) or "unknown",
+            _cost(batch.saved_usd) or "unknown",
             _seconds(batch),
         )
         for batch in batches
     ]
-    _print_table(("batch", "program", "status", *counts, "cached", "tokens", "cost", "saved", "time"), rows)
+    _print_table(
+        ("batch", "program", "status", "waits for", *counts, "cached", "tokens", "cost", "saved", "time"), rows
+    )
     for batch in batches:
         if batch.pause:
-            Console(soft_wrap=True).print(text(f"{batch.id} is paused: {batch.pause.detail}"))
+            Console(soft_wrap=True).print(text(f"{batch.id} is paused: {as_options(batch.pause.detail or '')}"))
 
 
 def print_estimates(estimates: Iterable[BatchEstimate]) -> None:
@@ -106,7 +112,15 @@ def print_estimates(estimates: Iterable[BatchEstimate]) -> None:
 def print_programs(programs: Iterable[Program]) -> None:
     """Programs, one a row."""
     rows = [
-        (p.name, p.version, p.model, _fields(p.input_schema), _fields(p.output_schema), p.description) for p in programs
+        (
+            p.name,
+            f"{p.version_name} ({p.version})" if p.version_name else p.version,
+            p.model,
+            _fields(p.input_schema),
+            _fields(p.output_schema),
+            p.description,
+        )
+        for p in programs
     ]
     _print_table(("program", "version", "model", "inputs", "outputs", "description"), rows)
 
@@ -114,7 +128,7 @@ def print_programs(programs: Iterable[Program]) -> None:
 def print_comparison(comparisons: Sequence[Comparison]) -> None:
     """Variants, one a row, then each one's differences to the baseline."""
     rows = [_variant_row(comparison) for comparison in comparisons]
-    numbers = ("jobs", "failed", "cached", "cost", "cost per job", "mean", "p50", "p95")
+    numbers = ("jobs", "failed", "cached", "cost", "cost per run", "mean", "p50", "p95")
     _print_table(("variant", "weight", "model", "version", *numbers), rows)
     differences = [row for comparison in comparisons for row in _difference_rows(comparison)]
     if differences:
@@ -130,7 +144,7 @@ def _variant_row(comparison: Comparison) -> tuple[Any, ...]:
     times = variant.latency
     return (
         name, f"{variant.weight:g}", variant.model, variant.version_name or variant.version, variant.jobs,
-        _share(variant.error_rate), _share(cached), _cost(variant.cost_usd), _cost(variant.cost_per_job),
+        _share(variant.error_rate), _share(cached), _cost(variant.cost_usd) or "unknown", _cost(variant.cost_per_job),
         *(_run_time(seconds) for seconds in (times.mean_seconds, times.p50_seconds, times.p95_seconds)),
     )  # fmt: skip
 
@@ -200,13 +214,24 @@ def print_costs(costs: Costs) -> None:
     labels = [*groups, ["total", *[""] * (len(costs.group_by) - 1)]]
     rows = [
         (
-            *label, row.calls, row.input_tokens, row.output_tokens, format_dollars(row.cost_nanos), row.jobs,
-            row.failed, row.cached, format_dollars(row.saved_nanos),
+            *label, row.calls, row.input_tokens, row.output_tokens, _spent(row), row.jobs,
+            row.failed, row.cached, _part(row.saved_nanos, not row.unsaved_jobs, row.unsaved_jobs < row.cached),
         )
         for label, row in zip(labels, figures, strict=True)
     ]  # fmt: skip
     numbers = ("calls", "tokens in", "tokens out", "cost", "jobs", "failed", "cached", "saved")
     _print_table((*costs.group_by, *numbers), rows)
+
+
+def _spent(row: CostFigures) -> str:
+    return _part(row.cost_nanos, row.complete, row.unpriced_calls < row.calls)
+
+
+def _part(nanos: int, is_all: bool, is_some: bool) -> str:
+    """A sum of which all, some or nothing is known: what nobody knows must not read as nothing."""
+    if is_all:
+        return format_dollars(nanos)
+    return f"≥ {format_dollars(nanos)}" if is_some else "unknown"
 
 
 def print_budgets(budgets: Iterable[Budget]) -> None:
@@ -243,7 +268,8 @@ def _job_rows(job: Job) -> Iterable[tuple[str, Any]]:
     yield "job", job.id
     yield "status", Text(job.status, style=_COLORS.get(job.status, ""))
     optional = {
-        "waits for": job.wait_reason,
+        "waits for": _reason(job.wait_reason, job.until),
+        "behind": job.behind,
         "program": f"{job.program} {job.program_version or ''}",
         "model": job.model,
         "custom id": job.custom_id,
@@ -300,7 +326,16 @@ def _waited(seconds: float | None) -> str:
 def _gate(gate: Gate | None) -> str:
     if gate is None or gate.open:
         return "open"
-    return f"{gate.reason}, until {gate.until:%H:%M:%S}" if gate.until else str(gate.reason)
+    return _reason(gate.reason, gate.until)
+
+
+def _reason(reason: str | None, until: datetime | None) -> str:
+    """Why something waits, and until when by the clock that budgets go by; with the day unless it is today."""
+    if reason is None or until is None:
+        return reason or ""
+    until = until.astimezone(UTC)
+    form = "%H:%M:%S" if until.date() == datetime.now(UTC).date() else "%Y-%m-%d %H:%M:%S"
+    return f"{reason}, until {until:{form}} UTC"
 
 
 def _seconds(done: Job | Batch) -> str:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dspy_jobs.cli.batches import File, Program, at_line_of_file, opened_input
+from dspy_jobs.cli.batches import File, Program, at_line_of_file, at_lines_of_file, opened_input
 from dspy_jobs.cli.connection import connect
 from dspy_jobs.cli.exit_codes import ExitCode
-from dspy_jobs.cli.failures import first_lines, say, spell_out
+from dspy_jobs.cli.failures import as_options, first_lines, say, spell_out
 from dspy_jobs.cli.items import BadLine, Item, by_program, sort_lines
 from dspy_jobs.cli.options import (
     AsJson,
@@ -23,6 +23,7 @@ from dspy_jobs.cli.options import (
     NoCache,
     Refresh,
     Urgency,
+    Variant,
     cache_fields,
     limits,
     shared,
@@ -47,6 +48,7 @@ def estimate(
     cache_only: CacheOnly = False,
     max_age: MaxAge = None,
     namespace: Namespace = None,
+    variant: Variant = None,
     max_cost: MaxCost = None,
     max_error_rate: MaxErrorRate = None,
     min_items: MinItems = None,
@@ -62,42 +64,64 @@ def estimate(
     cache = cache_fields(no_cache, refresh, cache_only, max_age, namespace)
     with opened_input(file) as source:
         items, bad = sort_lines(source, file, program)
-    options = {**shared(model, priority, cache), "limits": limits(max_cost, max_error_rate, min_items)}
+    options = {
+        **shared(model, priority, cache),
+        "variant": variant,
+        "limits": limits(max_cost, max_error_rate, min_items),
+    }
+    groups = by_program(items)
     with connect(ctx) as client:
-        estimates = [_estimate(client, name, own, options) for name, own in by_program(items).items()]
-    estimates += [_of_bad_lines(bad)] if bad else []
+        found = [_estimate(client, name, own, options, name == program) for name, own in groups.items()]
+    estimates = [_with_bad_lines(one, [entry for entry in bad if entry.program == one.program]) for one in found]
+    rest = [entry for entry in bad if entry.program not in groups]
+    estimates += [_with_bad_lines(_nothing(None), rest)] if rest else []
     _show(estimates, as_json)
     if any(estimate.invalid for estimate in estimates):
         raise typer.Exit(ExitCode.USAGE)
 
 
-def _estimate(client: Client, program: str, items: list[Item], options: dict[str, Any]) -> BatchEstimate:
+def _estimate(
+    client: Client, program: str, items: list[Item], options: dict[str, Any], is_given: bool
+) -> BatchEstimate:
     from dspy_jobs.client import ApiError
 
     try:
         found = client.estimate_batch(program, (item.fields for item in items), **options)
     except ApiError as error:
-        mistakes = [at_line_of_file(mistake, items) for mistake in error.problem.errors or []]
-        raise ApiError(error.problem.model_copy(update={"errors": mistakes})) from None
+        problem = at_lines_of_file(error.problem, items, is_given)
+        if problem.code == "unknown_program" and not is_given:
+            return _with_mistakes(_nothing(program), len(items), problem.errors or [])
+        raise ApiError(problem) from None
     return found.model_copy(update={"errors": [at_line_of_file(mistake, items) for mistake in found.errors]})
 
 
-def _of_bad_lines(bad: list[BadLine]) -> BatchEstimate:
-    """Lines of which not even the program is sure."""
+def _with_bad_lines(found: BatchEstimate, bad: list[BadLine]) -> BatchEstimate:
+    """Lines counted that were not even sent."""
+    errors = [{"line": entry.line, "code": "invalid_request_body", "detail": entry.reason} for entry in bad]
+    return _with_mistakes(found, len({entry.line for entry in bad}), errors) if bad else found
+
+
+def _with_mistakes(found: BatchEstimate, invalid: int, errors: list[dict[str, Any]]) -> BatchEstimate:
+    named = sorted([*found.errors, *errors], key=lambda error: error.get("line") or 0)[:_MOST_ERRORS]
+    counts = {"invalid": found.invalid + invalid, "error_count": found.error_count + len(errors)}
+    return found.model_copy(update={**counts, "errors": named})
+
+
+def _nothing(program: str | None) -> BatchEstimate:
+    """What no items come to; None as the program is for lines of which not even that is sure."""
     from dspy_jobs.models import BatchEstimate, CostRange
 
-    errors = [{"line": entry.line, "code": "invalid_request_body", "detail": entry.reason} for entry in bad]
     return BatchEstimate(
-        program=None,
+        program=program,
         valid=0,
-        invalid=len({entry.line for entry in bad}),
+        invalid=0,
         cached=0,
         est_input_tokens=0,
         est_output_tokens=0,
         est_cost_usd=CostRange(low=0, high=0),
         est_seconds=0,
-        error_count=len(bad),
-        errors=errors[:_MOST_ERRORS],
+        error_count=0,
+        errors=[],
     )
 
 
@@ -110,6 +134,6 @@ def _show(estimates: list[BatchEstimate], as_json: bool) -> None:
         return
     print_estimates(estimates)
     for note in dict.fromkeys(note for found in estimates for note in found.notes):
-        say(note)
+        say(as_options(note))
     if mistakes := [spell_out(mistake) for found in estimates for mistake in found.errors]:
         say("mistakes, for which the batch would be refused:\n" + first_lines(mistakes))

@@ -21,9 +21,9 @@ class ExitCode(IntEnum):
 MEANINGS = {
     ExitCode.OK: "done",
     ExitCode.FAILED: "the job waited for, or a job of the batch waited for, did not succeed",
-    ExitCode.USAGE: "wrong usage or wrong input; nothing was sent",
+    ExitCode.USAGE: "wrong usage or wrong input; nothing was queued",
     ExitCode.UNREACHABLE: "the service does not answer",
-    ExitCode.WAITED_TOO_LONG: "--timeout ran out; the job or batch goes on",
+    ExitCode.WAITED_TOO_LONG: "what was waited for has not ended: --timeout ran out, or a limit paused the batch",
     ExitCode.REFUSED: "the service refused",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C; what was submitted goes on",
 }

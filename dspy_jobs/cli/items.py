@@ -34,6 +34,8 @@ class BadLine:
 
     line: int
     reason: str
+    program: str | None = None
+    """Which it names, if that much is sure."""
 
 
 def read_items(file: BinaryIO, name: str, program: str | None) -> list[Item]:
@@ -84,7 +86,7 @@ def _repeated(items: Iterable[Item]) -> Iterator[BadLine]:
         if custom_id := item.fields.get("custom_id"):
             line = first.setdefault((item.program, custom_id), item.line)
             if line != item.line:
-                yield BadLine(item.line, f"the custom_id {custom_id!r} is already that of line {line}")
+                yield BadLine(item.line, f"the custom_id {custom_id!r} is already that of line {line}", item.program)
 
 
 def _decoded(file: BinaryIO) -> Iterator[tuple[int, str | BadLine]]:
@@ -139,7 +141,7 @@ def _item(number: int, program: str, fields: dict[str, Any]) -> Item | BadLine:
     try:
         BatchItem.model_validate(fields)
     except ValidationError as error:
-        return BadLine(number, "; ".join(_reason(mistake) for mistake in error.errors()))
+        return BadLine(number, "; ".join(_reason(mistake) for mistake in error.errors()), program)
     return Item(number, program, fields)
 
 

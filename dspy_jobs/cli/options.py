@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,19 @@ import typer
 
 from dspy_jobs.cli.failures import InputMistake
 from dspy_jobs.states import Priority
+
+
+def _checked_cost(value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter("must be more than 0 US dollars")
+    return value
+
+
+def _checked_rate(value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
+        raise typer.BadParameter("must be a share: more than 0, at most 1")
+    return value
+
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_…", show_default=False)]
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, batch_…", show_default=False)]
@@ -21,9 +35,17 @@ Refresh = Annotated[bool, typer.Option("--refresh", help="Run anew and store the
 CacheOnly = Annotated[bool, typer.Option("--cache-only", help="Use stored answers; a job without one fails.")]
 MaxAge = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Use no stored answer older than this.")]
 Namespace = Annotated[str | None, typer.Option(help="Use and store answers of this namespace only.")]
-MaxCost = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Pause once so much is spent.")]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(metavar="USD", callback=_checked_cost, help="Pause once so much is spent; more than 0."),
+]
 MaxErrorRate = Annotated[
-    float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Pause once a larger share of jobs failed.")
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        callback=_checked_rate,
+        help="Pause once a larger share of jobs failed; more than 0, at most 1.",
+    ),
 ]
 MinItems = Annotated[int | None, typer.Option(min=1, help="Jobs to have run before the share counts; 20 by default.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and show it.")]
@@ -50,6 +72,8 @@ def cache_fields(
     """
     if no_cache + refresh + cache_only > 1:
         raise InputMistake("--no-cache, --refresh and --cache-only exclude each other")
+    if no_cache and (max_age is not None or namespace is not None):
+        raise InputMistake("--no-cache uses no stored answer, so --max-age and --namespace do not go with it")
     mode = "refresh" if refresh else "only" if cache_only else None
     given = {"mode": mode, "max_age_seconds": max_age, "namespace": namespace}
     cache = {name: value for name, value in given.items() if value is not None}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from dspy_jobs.client import Client
+from dspy_jobs.client import BatchPaused, Client
 from dspy_jobs.models import Batch
 
 
@@ -19,7 +20,7 @@ class _Rate(ProgressColumn):
 
 
 def wait_with_progress(client: Client, batches: Sequence[Batch], timeout: float | None) -> list[Batch]:
-    """The batches once all have ended.
+    """The batches once each has ended, or is paused by one of its limits.
 
     Raises:
         WaitTimeout: they had not after `timeout` seconds.
@@ -41,7 +42,8 @@ def wait_with_progress(client: Client, batches: Sequence[Batch], timeout: float 
         end = None if timeout is None else bars.get_time() + timeout
         for batch in batches:
             left = None if end is None else max(0.0, end - bars.get_time())
-            client.wait_batch(batch.id, show_all, left)
+            with suppress(BatchPaused):  # the others go on
+                client.wait_batch(batch.id, show_all, left)
     return list(last.values())
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 from dspy_jobs.client.call import Call, answer, problem_in
-from dspy_jobs.client.errors import ServiceUnreachable, WaitTimeout
+from dspy_jobs.client.errors import BatchPaused, ServiceUnreachable, WaitTimeout
 from dspy_jobs.models import Batch, Job
 
 T = TypeVar("T")
@@ -120,6 +120,7 @@ def finished(
 
     Raises:
         WaitTimeout: it was not done after `timeout` seconds.
+        BatchPaused: it is a batch that one of its limits has paused.
     """
     end = None if timeout is None else session.clock() + timeout
     longest = 1.0 if on_progress else _POLL
@@ -130,6 +131,8 @@ def finished(
             on_progress(read)
         if read.is_done:
             return read
+        if isinstance(read, Batch) and read.is_stopped:
+            raise BatchPaused(read)
         if end is not None and (left := end - session.clock()) <= 0:
             raise WaitTimeout(read, timeout or 0.0)
         if pause:

@@ -51,9 +51,9 @@ def submit(
 
     `options` are the contract's fields by name: model, variant, parameters, use_cache, cache, priority, custom_id,
     request_id, timeout_seconds, expires_in_seconds, max_attempts, metadata, webhook. `cache` is `{"mode"?,
-    "max_age_seconds"?, "namespace"?}` with the mode `default`, `refresh`, `only` or `off`. With an `idempotency_key`
-    of your own the same submission queues one job however often it is made, within a day; without, only this call's
-    own tries do.
+    "max_age_seconds"?, "namespace"?}` with the mode `default`, `refresh`, `only` or `off`, or the mode alone. With an
+    `idempotency_key` of your own the same submission queues one job however often it is made, within a day; without,
+    only this call's own tries do.
 
     Raises:
         ApiError: `idempotency_mismatch`: the key was used for another submission.
@@ -184,6 +184,8 @@ def wait_batch(
 
     Raises:
         WaitTimeout: it had not ended after `timeout` seconds.
+        BatchPaused: it has reached one of its limits, so it will not end before it is resumed. Somebody's own pause is
+            waited out.
     """
     return finished(session, _poll(_path("batches", batch_id), _batch), timeout, on_progress)
 
@@ -366,7 +368,9 @@ def _key(given: str | None) -> str:
 def _flat(fields: Mapping[str, Any]) -> dict[str, str]:
     """A batch's fields as query parameters, those of nested fields beside the others; those that are None left out."""
     flat = {name: value for name, value in fields.items() if name not in ("cache", "limits")}
-    flat |= {"cache" if name == "mode" else f"cache_{name}": v for name, v in (fields.get("cache") or {}).items()}
+    cache = fields.get("cache") or {}
+    cache = {"mode": cache} if isinstance(cache, str) else cache
+    flat |= {"cache" if name == "mode" else f"cache_{name}": v for name, v in cache.items()}
     flat |= fields.get("limits") or {}
     return {name: _param(value) for name, value in flat.items() if value is not None}
 

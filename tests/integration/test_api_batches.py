@@ -116,6 +116,35 @@ def test_limits_are_kept_shown_and_replaced(api: httpx.Client, store: SyncStore)
 
 
 @pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"max_cost_usd": "abc"}, "max_cost_usd: must be a number"),
+        ({"min_items": "2,5"}, "min_items: must be a number"),
+        ({"use_cache": "no"}, "use_cache: must be true or false"),
+        ({"parameters": "x=1"}, "parameters: must be a JSON object"),
+        ({"min_items": "5"}, "`limits.min_items` says when `limits.max_error_rate` counts, which is not given"),
+        ({"use_cache": "false", "cache_namespace": "n"}, "so `cache.namespace` has no meaning"),
+    ],
+)
+def test_a_wrong_field_of_a_batch_is_explained(api: httpx.Client, query: dict[str, str], said: str) -> None:
+    """In words that say what to give instead."""
+    answer = api.post("/v1/batches", params={"program": "qa", **query}, content=lines([item(0)]), headers=NDJSON)
+    assert answer.status_code in (400, 422)
+    assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["program", "model", "max_attempts"])
+def test_a_field_of_the_batch_on_an_item_is_told_its_place(api: httpx.Client, name: str) -> None:
+    """In the form the batch was sent in."""
+    items = [{**item(0), name: "qa"}]
+    lined = api.post("/v1/batches?program=qa", content=lines(items), headers=NDJSON).json()
+    listed = api.post("/v1/batches", json={"program": "qa", "items": items}).json()
+    said = f"there is no field '{name}' in an item; give it once: "
+    assert lined["errors"][0]["detail"] == f"{said}?{name}=…"
+    assert listed["errors"][0]["detail"] == f"{said}{name} beside `items`"
+
+
+@pytest.mark.parametrize(
     ("limits", "param"),
     [
         ({"max_cost_usd": 0}, "limits.max_cost_usd"),

@@ -175,6 +175,15 @@ def test_a_malformed_request_is_refused_as_an_upload_is(
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(status, code)] * 2
 
 
+def test_a_limit_that_the_batch_will_reach_is_told(service: httpx.Client, store: SyncStore) -> None:
+    """If even the least it may cost is more."""
+    write_books(store, **RUNS)
+    low = estimate(service, [item(n) for n in range(10)])["est_cost_usd"]["low"]
+    for limit, is_told in ((low * 0.9, True), (low * 1.1, False)):
+        found = estimate(service, [item(n) for n in range(10)], max_cost_usd=repr(limit))
+        assert any("paused before its end: max_cost_usd is $" in note for note in found["notes"]) is is_told
+
+
 def test_without_dry_run_it_is_a_batch(service: httpx.Client) -> None:
     """`false` is what nothing is."""
     answer = service.post("/v1/batches?program=qa&dry_run=false", content=lines([item(0)]), headers=NDJSON)

@@ -67,8 +67,8 @@ def test_what_is_asked_of_the_cache_is_kept_in_one_form(api: httpx.Client, worke
     """Only what was given is kept; nothing where nothing was asked."""
     given = {"mode": "only", "max_age_seconds": 315_360_000, "namespace": "eu.1"}
     assert worker.start(submit(api, cache=given)["id"]).request["cache"] == given
-    off = submit(api, cache={"namespace": "x"}, use_cache=False)
-    assert worker.start(off["id"]).request["cache"] == {"mode": "off", "namespace": "x"}
+    for off in ({"use_cache": False}, {"cache": "off"}, {"cache": {"mode": "off"}, "use_cache": False}):
+        assert worker.start(submit(api, **off)["id"]).request["cache"] == {"mode": "off"}
     for nothing in ({}, {"cache": {}}, {"cache": None, "use_cache": True}):
         assert "cache" not in worker.start(submit(api, **nothing)["id"]).request
 
@@ -82,6 +82,10 @@ def test_what_is_asked_of_the_cache_is_kept_in_one_form(api: httpx.Client, worke
         ({"cache": {"max_age_seconds": 1e308}}, "cache.max_age_seconds"),
         ({"cache": {"namespace": "a b"}}, "cache.namespace"),
         ({"cache": {"namespace": "a" * 65}}, "cache.namespace"),
+        ({"cache": "never"}, "cache.mode"),
+        ({"cache": 7}, "cache"),
+        ({"cache": {"namespace": "x"}, "use_cache": False}, "so `cache.namespace` has no meaning"),
+        ({"cache": {"mode": "off", "max_age_seconds": 5}}, "so `cache.max_age_seconds` has no meaning"),
         ({"cache": {"ttl": 1}}, "there is no field 'ttl'"),
         ({"use_cache": False, "cache": {"mode": "only"}}, "`use_cache: false` contradicts the cache mode `only`"),
         ({"use_cache": True, "cache": {"mode": "off"}}, "`use_cache: true` contradicts the cache mode `off`"),

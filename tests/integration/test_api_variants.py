@@ -12,6 +12,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from api.variants import report
 from dspy_jobs import Client, names
 from dspy_jobs.cli import app
 from dspy_jobs.descriptions import ProgramDescription, VariantDescription
@@ -237,6 +238,13 @@ def test_scores_of_any_size_have_a_mean(api: httpx.Client, store: SyncStore, wor
     answer = api.get("/v1/programs/split/variants", params={"scores": "true"})
     assert answer.status_code == 200, answer.text
     assert answer.json()["data"][0]["scores"]["accuracy"]["mean"] == sys.float_info.max
+
+
+def test_a_job_answered_from_the_cache_makes_runs_no_cheaper() -> None:
+    """What a variant costs is told of the jobs that ran."""
+    found = report({"jobs": 10, "hit": 5, "coalesced": 1, "cost": 4_000_000_000})
+    assert (found["cached"], found["cost_usd"], found["cost_per_job"]) == (6, 4, 1)
+    assert report({"jobs": 2, "hit": 2})["cost_per_job"] is None
 
 
 def test_the_command_compares_what_was_scored(api: httpx.Client, worker: PlayedWorker) -> None:

@@ -199,7 +199,7 @@ def test_answers_made_before_are_counted_without_calls(scene: Scene) -> None:
         for job_id, how, saved in zip(ids, ("hit", "hit", "coalesced"), (9, None, 8), strict=True)
     ]
     scene.store.run(settle_answered("w1", answered, EXPIRED, scene.now))
-    assert books(scene) == {"jobs": 3, "hit": 2, "coalesced": 1, "saved": 17}
+    assert books(scene) == {"jobs": 3, "hit": 2, "coalesced": 1, "saved": 17, "unsaved": 1}
     assert spent(scene) == 0
 
 

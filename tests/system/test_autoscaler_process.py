@@ -83,7 +83,7 @@ def test_a_worker_with_long_calls_is_not_killed(fleet: Fleet, scaler: Autoscaler
         fleet.wait(job, "running")
     fleet.store.run(close_gate(names.queue("own"), WaitReason.PAUSED, 600))
     draining = scaler.wait_for("draining", times=2)
-    assert all(event["running"] > 0 for event in draining)
+    assert any(event["running"] > 0 for event in draining)
     ended = [fleet.wait(job, "succeeded") for job in long]
     assert {job.fields["attempt"] for job in ended} == {"1"}
     assert scaler.stop() == 0

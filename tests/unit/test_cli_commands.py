@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,6 @@ def test_get_reads_whatever_became_of_the_job() -> None:
     [
         (refusing("not_found"), ExitCode.REFUSED, "not_found: no"),
         (refusing("queue_full"), ExitCode.REFUSED, "queue_full: no"),
-        (refusing("invalid_input", errors=[{"param": "question", "detail": "missing"}]), 5, "question: missing"),
         (lambda _: httpx.Response(200, text="<html>"), ExitCode.REFUSED, "is this dspy-jobs?"),
     ],
 )
@@ -160,6 +160,46 @@ def test_a_refusal_exits_5(handler: Handler, code: int, text: str) -> None:
     result = run(handler, "submit", "qa")
     assert (result.exit_code, result.stdout) == (code, "")
     assert text in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        (refusing("invalid_input", errors=[{"param": "inputs.q", "detail": "missing"}]), "inputs.q: missing"),
+        (refusing("unknown_program", errors=[{"param": "program", "detail": "no"}]), "unknown_program: program: no"),
+        (refusing("unknown_variant", errors=[{"param": "variant", "detail": "no"}]), "unknown_variant: --variant: no"),
+        (refusing("invalid_request_body", errors=[{"param": "cache.namespace", "detail": "no"}]), ": --namespace: no"),
+        (refusing("invalid_request_body", errors=[{"param": "limits.max_cost_usd", "detail": "no"}]), "--max-cost: no"),
+    ],
+)
+def test_what_the_service_finds_wrong_exits_2(handler: Handler, said: str) -> None:
+    """As what is found here; the mistake is named once, by the option that gave it."""
+    result = run(handler, "submit", "qa")
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert said in result.stderr
+    assert "no: no" not in result.stderr
+    assert result.stderr.count("missing") <= 1
+
+
+@pytest.mark.parametrize(
+    ("param", "detail", "said"),
+    [
+        ("group_by", "group_by must be some of day.", "invalid_parameter: --by: must be some of day."),
+        ("from", "from must not be later than to.", "invalid_parameter: --from: must not be later than to."),
+    ],
+)
+def test_a_wrong_option_of_costs_exits_2(param: str, detail: str, said: str) -> None:
+    """The mistake is told once, by the option's name."""
+    refusal = problem("invalid_parameter", detail, errors=[{"param": param, "detail": detail}])
+    result = run(lambda _: httpx.Response(400, json=refusal.model_dump()), "costs")
+    assert (result.exit_code, result.stderr) == (ExitCode.USAGE, f"dspy-jobs: {said}\n")
+
+
+def test_a_refusal_names_options_in_place_of_fields() -> None:
+    """Also where no single field is named."""
+    refusal = problem("conflict", "Give limits.max_cost_usd $2.00 or more.").model_dump()
+    result = run(lambda _: httpx.Response(409, json=refusal), "batch", "resume", "b")
+    assert (result.exit_code, result.stderr) == (5, "dspy-jobs: conflict: Give --max-cost $2.00 or more.\n")
 
 
 def test_an_unreachable_service_exits_3() -> None:
@@ -179,6 +219,75 @@ def test_waiting_too_long_exits_4() -> None:
     result = run(FakeService(status="running"), "wait", "job_1", "--timeout", "0")
     assert result.exit_code == ExitCode.WAITED_TOO_LONG
     assert "it goes on" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [("max_cost", "batch resume b --max-cost USD"), ("max_error_rate", "batch resume b;")],
+)
+@pytest.mark.parametrize(
+    "args",
+    [("submit", "-", "--program", "qa", "--wait"), ("get", "b", "--wait"), ("get", "b", "--wait", "--json"),
+     ("retry", "b", "--wait"), ("submit", "-", "--program", "qa", "-o", "-")],
+)  # fmt: skip
+def test_waiting_stops_at_a_batch_that_its_limits_have_paused(args: tuple[str, ...], reason: str, command: str) -> None:
+    """It says why, once, and how the batch goes on; the exit code says that it has not ended."""
+    pause = {"reason": reason, "detail": "It has spent $2."}
+    batch = {"id": "b", "status": "paused", "counts": {"total": 8, "queued": 8}, "requeued": 1, "pause": pause}
+    result = run(lambda _: httpx.Response(200, json=batch), "batch", *args, input='{"question":"a"}\n')
+    assert result.exit_code == ExitCode.WAITED_TOO_LONG
+    people = result.stderr if "--json" in args else result.stdout + result.stderr
+    assert people.count("It has spent $2.") == 1
+    assert f"dspy-jobs {command}" in result.stderr
+    assert "goes on" not in result.stderr.replace("b goes on with:", "")
+
+
+def test_a_paused_batch_does_not_keep_others_from_being_waited_for() -> None:
+    """Each is followed to its end or pause, and both are shown."""
+    pause = {"reason": "max_cost", "detail": "no room"}
+    batches = {
+        "a": {"id": "a", "program": "a", "status": "paused", "counts": {"total": 1, "queued": 1}, "pause": pause},
+        "b": {"id": "b", "program": "b", "status": "in_progress", "counts": {"total": 1, "running": 1}},
+    }
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        name = request.url.params.get("program") or request.url.path[-1]
+        answer = httpx.Response(200, json=batches[name], headers={"Preference-Applied": "wait=1"})
+        if request.method == "GET":  # the next reading finds the other ended
+            batches["b"] = {**batches["b"], "status": "ended", "counts": {"total": 1, "succeeded": 1}}
+        return answer
+
+    lines = '{"program":"a","inputs":{}}\n{"program":"b","inputs":{}}\n'
+    result = run(handler, "batch", "submit", "-", "--wait", input=lines)
+    assert result.exit_code == ExitCode.WAITED_TOO_LONG
+    assert [line.split()[2] for line in result.stdout.splitlines()[1:3]] == ["paused", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "said", "goes_on"),
+    [
+        ({"wait_reason": "budget_exhausted", "until": "2026-02-01T00:00:00.000Z"},
+         "it waits: budget_exhausted until 2026-02-01 00:00:00 UTC", False),
+        ({"wait_reason": "no_workers"}, "it waits: no_workers", False),
+        ({"wait_reason": "behind_n_jobs"}, "it waits: behind_n_jobs; it goes on", True),
+        ({}, "it goes on", True),
+    ],
+)  # fmt: skip
+def test_a_wait_that_ends_early_says_what_for(waiting: dict[str, str], said: str, goes_on: bool) -> None:
+    """What stands still is not said to go on."""
+    result = run(FakeService(status="queued", **waiting), "wait", "job_1", "--timeout", "0")
+    assert result.exit_code == ExitCode.WAITED_TOO_LONG
+    assert said in result.stderr
+    assert ("goes on" in result.stderr) is goes_on
+
+
+def test_a_pause_by_somebody_is_waited_out() -> None:
+    """They will resume it; a timeout says that it is paused."""
+    pause = {"reason": "operator", "detail": "Somebody paused it."}
+    batch = {"id": "b", "status": "paused", "counts": {"total": 8, "queued": 8}, "pause": pause}
+    result = run(lambda _: httpx.Response(200, json=batch), "batch", "get", "b", "--timeout", "0")
+    assert result.exit_code == ExitCode.WAITED_TOO_LONG
+    assert "it is paused by operator: Somebody paused it." in result.stderr
 
 
 def test_an_interrupt_exits_130() -> None:
@@ -209,6 +318,11 @@ def test_an_interrupt_exits_130() -> None:
         (("get", ".."), "is not a name or id"),
         (("config", "check", "/nowhere/x.toml"), "cannot be read"),
         (("nonsense",), "No such command"),
+        (("batch", "submit", "-", "--max-cost", "0"), "must be more than 0"),
+        (("batch", "submit", "-", "--max-cost", "inf"), "must be more than 0"),
+        (("batch", "resume", "b", "--max-error-rate", "0"), "more than 0, at most 1"),
+        (("submit", "qa", "--no-cache", "--namespace", "a"), "--max-age and --namespace do not go with it"),
+        (("submit", "qa", "question=2+2?"), "-i name=value"),
     ],
 )
 def test_wrong_usage_exits_2_and_sends_nothing(args: tuple[str, ...], text: str) -> None:
@@ -319,13 +433,34 @@ def test_a_batch_shows_what_the_cache_has_saved_and_why_it_waits() -> None:
     assert "b is paused: It has spent $2." in shown
 
 
+@pytest.mark.parametrize(("ahead", "has_day"), [(timedelta(0), False), (timedelta(days=2), True)])
+def test_what_waits_tells_until_when(ahead: timedelta, has_day: bool) -> None:
+    """By the clock in UTC, with the day unless it is today."""
+    until = datetime.now(UTC) + ahead
+    waiting = {"wait_reason": "circuit_open", "until": until.isoformat()}
+    said = f"circuit_open, until {until:{'%Y-%m-%d ' if has_day else ''}%H:%M:%S} UTC"
+    batch = {"id": "b", "status": "in_progress", "counts": {"total": 1, "queued": 1}, **waiting}
+    assert said in run(lambda _: httpx.Response(200, json=batch), "batch", "get", "b").stdout
+    assert said in run(FakeService(status="queued", **waiting), "get", "job_1").stdout
+    gate = {"open": False, "reason": "circuit_open", "until": until.isoformat()}
+    queues = {"data": [{"name": "dj.m", "gate": gate}]}
+    assert said in run(lambda _: httpx.Response(200, json=queues), "queue", "list").stdout
+
+
+def test_programs_show_the_version_that_runs() -> None:
+    """By the configuration's name, if it has one."""
+    found = [{"name": "a", "version": "3f9a1c", "version_name": "v2"}, {"name": "b", "version": "a41b07"}]
+    shown = run(lambda _: httpx.Response(200, json={"data": found}), "programs").stdout
+    assert [line.split()[1:] for line in shown.splitlines()[1:]] == [["v2", "(3f9a1c)"], ["a41b07"]]
+
+
 def test_costs_are_a_table_exact_to_the_nano_dollar_and_say_what_is_not_known() -> None:
     """A row a group and a total; unknown costs are told on stderr; --json is what the service answered."""
     asked: list[dict[str, str]] = []
     row = {"model": "fast", "variant": None, "calls": 3, "cost_nanos": 1_000_000_001, "cost_usd": 1.000000001}
     answer = {
         "from": "2026-01-01", "to": "2026-01-31", "group_by": ["model", "variant"], "data": [row],
-        "total": {"calls": 3, "cost_nanos": 1_000_000_001, "unpriced_calls": 2}, "complete": False,
+        "total": {"calls": 3, "cost_nanos": 1_000_000_001, "unpriced_calls": 2, "complete": False}, "complete": False,
     }  # fmt: skip
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -336,8 +471,37 @@ def test_costs_are_a_table_exact_to_the_nano_dollar_and_say_what_is_not_known() 
     shown = run(handler, *options)
     assert asked == [{"from": "2026-01-01", "to": "2026-01-31", "group_by": "model,variant"}]
     assert shown.stdout.count("$1.000000001") == 2
-    assert "2 calls have no price" in shown.stderr
+    assert shown.stderr == "not all is known: 2 calls have no known price\n"
     assert json.loads(run(handler, *options, "--json").stdout) == answer
+
+
+def test_what_nobody_knows_is_not_shown_as_nothing() -> None:
+    """A sum of which a part is known is at least that; one of which none is, is unknown; only real causes are told."""
+    rows = [
+        {"model": "free", "calls": 2, "unpriced_calls": 2, "cached": 3, "unsaved_jobs": 3, "complete": False},
+        {"model": "lost", "lost_attempts": 1, "complete": False},
+        {"model": "part", "calls": 2, "cost_nanos": 10**9, "unpriced_calls": 1, "cached": 2, "saved_nanos": 2 * 10**9,
+         "unsaved_jobs": 1, "complete": False},
+        {"model": "zero", "calls": 1},
+    ]  # fmt: skip
+    total = {"calls": 5, "cost_nanos": 10**9, "unpriced_calls": 3, "lost_attempts": 1, "unsaved_jobs": 4, "cached": 5}
+    answer = {"from": "2026-01-01", "to": "2026-01-31", "group_by": ["model"], "data": rows,
+              "total": {**total, "saved_nanos": 2 * 10**9, "complete": False}, "complete": False}  # fmt: skip
+    shown = run(lambda _: httpx.Response(200, json=answer), "costs", "--by", "model")
+    cells = [re.split(r" {2,}", line.strip()) for line in shown.stdout.splitlines()[1:]]
+    assert [(row[0], row[4], row[8]) for row in cells] == [
+        ("free", "unknown", "unknown"),
+        ("lost", "unknown", "$0.00"),
+        ("part", "≥ $1.00", "≥ $2.00"),
+        ("zero", "$0.00", "$0.00"),
+        ("total", "≥ $1.00", "≥ $2.00"),
+    ]
+    for cause in ("3 calls have no known price", "1 attempts were lost", "4 cached jobs saved nobody knows"):
+        assert cause in shown.stderr
+    assert "retention" not in shown.stderr
+    answer |= {"data": [], "total": {}}
+    shown = run(lambda _: httpx.Response(200, json=answer), "costs")
+    assert shown.stderr == "not all is known: the books of the first days are over (costs.retention_days)\n"
 
 
 def test_budgets_say_what_is_left() -> None:
@@ -459,6 +623,22 @@ def test_config_check_builds_every_program(tmp_path: Path) -> None:
         assert re.search(rf"programs\.{program}: cannot be built: .*{why}", result.stderr), result.stderr
 
 
+def test_config_check_warns_of_models_that_no_budget_counts(tmp_path: Path) -> None:
+    """It is no mistake, for the budget may be for others; without a budget there is nothing to warn of."""
+    file = tmp_path / "dspy-jobs.toml"
+    free = '[models.own]\nmodel = "openai/x"\nbase_url = "http://127.0.0.1:1/v1"\n'
+    priced = '[models.m]\nmodel = "openai/x"\ninput_cost_per_1k = 1.0\noutput_cost_per_1k = 1.0\n'
+    models = f'default_model = "m"\n{free}{priced}'
+    file.write_text(f"{models}[budgets.clients.acme]\nday_usd = 1.0\n")
+    result = run(FakeService(), "config", "check", str(file))
+    assert result.exit_code == ExitCode.OK
+    assert "warning: models.own: its price is not known" in result.stderr
+    assert "models.m" not in result.stderr
+    assert len(json.loads(run(FakeService(), "config", "check", str(file), "--json").stdout)["warnings"]) == 1
+    file.write_text(models)
+    assert "warning" not in run(FakeService(), "config", "check", str(file)).stderr
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_config_show_keeps_secrets(tmp_path: Path, form: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords in addresses and values of secret names are not shown; all else is."""
@@ -506,6 +686,26 @@ def test_comparing_with_nothing_is_a_mistake() -> None:
     result = run(FakeService(), "variants", "compare", "qa", "--baseline", "z")
     assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
     assert "qa: there is no variant 'z'; there are: a, b" in result.stderr
+
+
+@pytest.mark.parametrize("posted", [[0.5], []])
+def test_comparing_what_nobody_has_posted_is_a_mistake(posted: list[float]) -> None:
+    """A program or a score that there is not exits 2, and the message says what there is."""
+    missing = refusing("not_found")
+    result = run(missing, "variants", "compare", "nope")
+    assert (result.exit_code, "there is no program 'nope'" in result.stderr) == (ExitCode.USAGE, True)
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        found = [variant("a", 1, 0, posted), variant("b", 1, 0, [])]
+        for row in found:
+            if "score" in request.url.params or not posted:
+                row["scores"] = {}
+        return httpx.Response(200, json={"data": found})
+
+    result = run(handler, "variants", "compare", "qa", "--score", "nope")
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert "nobody has posted a score 'nope'" in result.stderr
+    assert f"there are: {'accuracy' if posted else 'none'}" in result.stderr
 
 
 def test_a_variant_can_be_chosen_for_jobs_and_batches(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_json_for_programs(file: Path) -> None:
 def test_the_options_are_those_of_submit(file: Path) -> None:
     """Each becomes the same field."""
     options = ("--model", "fast", "--priority", "high", "--cache-only", "--max-age", "60", "--namespace", "eu",
-               "--max-cost", "1.5", "--max-error-rate", "0.2", "--min-items", "3")  # fmt: skip
+               "--variant", "b", "--max-cost", "1.5", "--max-error-rate", "0.2", "--min-items", "3")  # fmt: skip
     service = Service()
     assert run(service, "batch", "estimate", str(file), *options).exit_code == ExitCode.OK
     submitted = Service()
@@ -100,6 +100,29 @@ def test_mistakes_are_named_by_the_lines_of_the_file(file: Path) -> None:
     assert "line 3, inputs.question: is wrong" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["estimate", "submit"])
+def test_a_program_there_is_not_is_named_by_its_line(file: Path, command: str) -> None:
+    """The other lines are estimated; what `--program` gave is no line's mistake."""
+    detail = "There is no program 'sum'; there are: qa."
+    mistake = {"param": "program", "code": "unknown_program", "detail": detail}
+    refusal = problem("unknown_program", detail, errors=[mistake])
+    service = Service(id="b", status="in_progress", counts={"total": 2})
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        is_unknown = request.url.params["program"] == "sum"
+        return httpx.Response(422, json=refusal.model_dump()) if is_unknown else service(request)
+
+    result = run(handler, "batch", command, str(file))
+    assert result.exit_code == (ExitCode.USAGE if command == "estimate" else ExitCode.REFUSED)
+    assert f"line 4, program: {detail}" in result.stderr
+    if command == "estimate":
+        assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["qa", "sum"]
+        file.write_text('{"text": "3"}\n')
+        result = run(handler, "batch", command, str(file), "--program", "sum")
+        assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+        assert result.stderr == f"dspy-jobs: unknown_program: program: {detail}\n"
+
+
 def test_bad_lines_do_not_stop_the_others(file: Path) -> None:
     """Lines that are no items are counted and named, the others are estimated."""
     file.write_text(file.read_text() + "{no json\n" + '{"program": "qa", "inputs": 7}\n')
@@ -108,7 +131,9 @@ def test_bad_lines_do_not_stop_the_others(file: Path) -> None:
     assert result.exit_code == ExitCode.USAGE
     assert len(service.requests) == 2
     last = json.loads(result.stdout[result.stdout.rindex("\n{") :])
-    assert (last["valid"], last["invalid"], [error["line"] for error in last["errors"]]) == (0, 2, [5, 6])
+    assert (last["valid"], last["invalid"], [error["line"] for error in last["errors"]]) == (0, 1, [5])
+    first = json.loads(result.stdout[: result.stdout.index("\n{")])
+    assert (first["program"], first["invalid"], [error["line"] for error in first["errors"]]) == ("qa", 1, [6])
     assert "(bad lines)" in run(service, "batch", "estimate", str(file)).stdout
 
 
@@ -120,14 +145,15 @@ def test_a_repeated_custom_id_is_a_bad_line(tmp_path: Path) -> None:
     result = run(service, "batch", "estimate", str(path), "--program", "qa")
     assert result.exit_code == ExitCode.USAGE
     assert "line 4: the custom_id 'a' is already that of line 2" in result.stderr
+    assert [line.split()[:4] for line in result.stdout.splitlines()[1:]] == [["qa", "fast", "3", "1"]]
     assert [json.loads(line)["custom_id"] for line in service.requests[0].content.splitlines()] == ["a", "b"]
 
 
-def test_a_refusal_exits_5(file: Path) -> None:
+def test_a_model_there_is_not_exits_2(file: Path) -> None:
     """What all items share is wrong."""
     refusal = problem("unknown_model", "There is no model 'x'.")
     result = run(lambda _: httpx.Response(422, json=refusal.model_dump()), "batch", "estimate", str(file))
-    assert (result.exit_code, result.stdout) == (ExitCode.REFUSED, "")
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
 
 
 def test_a_file_without_items_is_refused_here(tmp_path: Path) -> None:

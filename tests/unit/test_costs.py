@@ -53,7 +53,10 @@ def test_what_is_not_known_is_counted_and_not_hidden() -> None:
     known = {b"m||p|c|cost": b"5", b"m||p|c|estimated": b"1", b"m||p|c|untokened": b"1"}
     assert summed(("day",), known).complete
     for metric in (b"unpriced", b"lost"):
-        assert not summed(("day",), known, {b"m||p|c|" + metric: b"1"}).complete
+        costs = summed(("day",), known, {b"m||p|c|" + metric: b"1"})
+        assert (costs.complete, costs.total()["complete"]) == (False, False)
+        assert [row["complete"] for row in costs.rows()] == [True, False]
+    assert summed(("day",), {b"m||p|c|unsaved": b"2"}).total()["unsaved_jobs"] == 2
 
 
 def test_metrics_of_a_later_version_are_passed_over() -> None:

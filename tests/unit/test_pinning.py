@@ -208,8 +208,8 @@ def test_what_cannot_be_edited_safely_is_left_alone(folder: Folder) -> None:
     assert "write the program as a table of its own, [programs.qa]" in folder.refused("a.json")
 
 
-def test_what_could_not_run_is_not_activated(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The programs are built with the new state before the file changes."""
+def test_what_could_not_run_is_not_pinned(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs are built with the new state before the file changes, also if it is not to run yet."""
     monkeypatch.undo()
     monkeypatch.chdir(folder.path)
     folder.state("other.json", signature={"instructions": "x", "fields": []})
@@ -217,3 +217,7 @@ def test_what_could_not_run_is_not_activated(folder: Folder, monkeypatch: pytest
     assert "nothing was changed: programs.qa.versions.v1.state: does not fit the program" in said
     folder.state("fits.json")
     assert folder.pin("fits.json").exit_code == 0
+    said = folder.refused("other.json", "--no-activate")
+    assert (
+        "programs.qa.versions.v2.state: does not fit the program: the program has the fields Question, Answer" in said
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def test_a_program_without_versions_runs_as_it_is_written(folder: Folder) -> Non
     program = folder.load(QA)
     assert list(program.arms) == [""]
     assert (program.description.versions, program.description.variants) == ({}, {})
+    assert program.description.version_name is None
     assert program.description.version == program.arms[""].version
 
 
@@ -84,6 +86,7 @@ def test_a_rollback_is_a_change_of_one_line(folder: Folder) -> None:
         assert f"demo of {instructions}" in asked
         assert runs.setdefault(version, program.description.version) == program.description.version
         assert program.description.versions == {version: program.description.version}
+        assert program.description.version_name == version
     assert runs["v1"] != runs["v2"]
 
 
@@ -110,7 +113,9 @@ def test_jobs_without_a_variant_run_the_heaviest_ones_version(folder: Folder) ->
     """Where the program itself names no version."""
     text = QA + folder.version("v1", "Rule 1.") + folder.version("v2", "Rule 2.")
     text += "[programs.qa.variants]\na = {version = 'v1'}\nb = {version = 'v2', weight = 2}\n"
-    assert "Rule 2." in prompt(folder.load(text).arms[""])
+    program = folder.load(text)
+    assert "Rule 2." in prompt(program.arms[""])
+    assert program.description.version_name == "v2"
 
 
 def test_types_are_the_programs_not_the_states(folder: Folder) -> None:
@@ -136,7 +141,44 @@ def test_a_state_of_other_fields_is_refused(folder: Folder, other: str) -> None:
     """DSPy would load it and lay its texts over the wrong fields."""
     sha256 = folder.compile("s.json", "x", other)
     text = f"{QA}version = 'v1'\n[programs.qa.versions.v1]\nstate = 's.json'\nstate_sha256 = '{sha256}'\n"
-    assert "programs.qa.versions.v1.state: does not fit the program: " in folder.refused(text)
+    said = folder.refused(text)
+    assert (
+        "programs.qa.versions.v1.state: does not fit the program: the program has the fields Question, Answer" in said
+    )
+    assert f"the state {', '.join(name.strip().title() for name in re.split(',|->', other))}" in said
+
+
+def test_a_state_of_other_predictors_is_refused(folder: Folder) -> None:
+    """In words that name both, whichever of the two is the bare predictor."""
+    dspy.ChainOfThought("question -> answer").save(folder.path / "s.json")
+    sha256 = hashlib.sha256((folder.path / "s.json").read_bytes()).hexdigest()
+    said = folder.refused(f"{QA}state = 's.json'\nstate_sha256 = '{sha256}'\n")
+    assert "the program has one predictor without a name, as dspy.Predict, the state the predictors 'predict'" in said
+    sha256 = folder.compile("s.json", "x")
+    said = folder.refused(
+        f"[programs.qa]\nfactory = 'tests.programs:reasoned'\nstate = 's.json'\nstate_sha256 = '{sha256}'\n"
+    )
+    assert "the program has the predictors 'predict', the state one predictor without a name" in said
+
+
+def test_every_version_is_checked_where_that_is_asked(folder: Folder) -> None:
+    """Also those that nothing runs: missing, changed, of another program; all are named."""
+    text = f"{QA}version = 'v1'\n" + "".join(folder.version(f"v{n}", f"Rule {n}.") for n in (1, 2, 3, 4))
+    folder.load(text)
+    (folder.path / "v2.json").unlink()
+    folder.compile("v3.json", "another")
+    before = text.partition("[programs.qa.versions.v4]")[0]
+    sha256 = folder.compile("v4.json", "x", "query -> answer")
+    text = f"{before}[programs.qa.versions.v4]\nstate = 'v4.json'\nstate_sha256 = '{sha256}'\n"
+    folder.load(text)
+    with pytest.raises(ConfigurationError) as raised:
+        load_programs(load_settings(folder.path / "dspy-jobs.toml", {}), every_version=True)
+    said = str(raised.value).splitlines()
+    assert [line.partition(": ")[0] for line in said] == [
+        "programs.qa.versions.v2.state",
+        "programs.qa.versions.v3.state_sha256",
+        "programs.qa.versions.v4.state",
+    ]
 
 
 @pytest.mark.parametrize("content", ["[]", "7", "{}", '{"predict": {}}', '{"self": {}}', "not json"])
@@ -145,7 +187,9 @@ def test_what_is_no_state_is_refused(folder: Folder, content: str) -> None:
     (folder.path / "s.json").write_text(content)
     sha256 = hashlib.sha256(content.encode()).hexdigest()
     text = f"{QA}state = 's.json'\nstate_sha256 = '{sha256}'\n"
-    assert "programs.qa.state: does not fit the program: " in folder.refused(text)
+    said = folder.refused(text)
+    assert "programs.qa.state: does not fit the program: " in said
+    assert "Error" not in said
 
 
 def test_a_module_of_several_predictors_loads_a_state_for_each(folder: Folder) -> None:

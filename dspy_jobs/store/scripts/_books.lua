@@ -144,6 +144,7 @@ local function count_ending(sums, key, f, status, use)
   if is_stored then
     bump_books(sums, key, f, use.how, 1)
     bump_books(sums, key, f, 'saved', saved)
+    if use.saved == '' then bump_books(sums, key, f, 'unsaved', 1) end
   end
   if f.batch == '' or not use then return end
   local batch = 'dj:' .. f.batch
