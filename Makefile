@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types bench soak lock images compose-up compose-down clean
+.PHONY: help install demo up test test-slow lint types bench soak lock images compose-up compose-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,8 +24,11 @@ demo: $(STAMP) ## Start everything, run the example questions, print a table, st
 up: $(STAMP) ## Keep the whole stack running in this terminal, autoscaled; Ctrl-C stops it
 	@$(BIN)/dspy-jobs up --autoscale
 
-test: $(STAMP) ## Run all tests, fast ones first
-	$(BIN)/python -m pytest
+test: $(STAMP) ## Run the tests, fast ones first
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP) ## Run the tests that take half a minute or more: soaks, 10,000 jobs, what the images install
+	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## Check style and import boundaries
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.dockerfile import lineage, read_dockerfile
 
 # An install from an empty environment takes a minute, more on a busy machine.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CONFIG = '[models.sandbox]\nmodel = "openai/sandbox"\n[programs.qa]\nsignature = "question -> answer"\n'
 

@@ -9,7 +9,7 @@ import pytest
 from tests.system.account import Account
 from tests.system.fleet import Fleet
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 ITEMS = [{"question": f"How many are {number} dozen?"} for number in range(10_000)]
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.system.soak import Faults, soak
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("keys", [False, True], ids=["usual provider", "provider that charges a repeated call once"])
