@@ -26,6 +26,10 @@ _CONNECTIONS = 32
 _GRACES, _GRACE_SECONDS = 16, 0.001
 
 
+#: A command and its arguments.
+Command = tuple[str | bytes | int, ...]
+
+
 class _Until(threading.local):
     """When the use under way in this thread has to be over, by the monotonic clock."""
 
@@ -109,27 +113,36 @@ class CacheConnection:
             **options,
         )
 
-    def run(self, *command: str | bytes | int) -> Any:
-        """Redis's answer to one command, within the timeout.
+    def run(self, *commands: Command) -> Any:
+        """Redis's answer to the last of the commands, all of them in one round trip within the timeout.
 
         Raises:
-            redis.exceptions.RedisError: it is unreachable, too slow, full or refuses.
+            redis.exceptions.RedisError: it is unreachable, too slow, full or refuses one of them.
         """
         _until.begin(self._timeout_seconds)
         connection: Any = self._pool.get_connection()  # type: ignore[no-untyped-call]
         try:
             # Directly: the bookkeeping of redis-py's client costs as much again as the command.
-            connection.send_packed_command(connection.pack_command(*command))
-            return connection.read_response()
-        except redis.ResponseError:
-            raise
+            connection.send_packed_command(connection.pack_commands(commands))
+            replies = [_reply(connection) for _ in commands]
         except BaseException:
             # What is left unread must not be taken for the next command's answer.
             connection.disconnect()
             raise
         finally:
             self._pool.release(connection)  # type: ignore[no-untyped-call]
+        for reply in replies:
+            if isinstance(reply, redis.ResponseError):
+                raise reply
+        return replies[-1]
 
     def close(self) -> None:
         """Close the connections."""
         self._pool.disconnect()
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error

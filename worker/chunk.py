@@ -18,6 +18,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from dspy_jobs import names
+from dspy_jobs.cache_entry import CacheEntry
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, gates, operations
@@ -61,6 +62,8 @@ class ChunkRunner:
     """Threads given up with attempts that never returned."""
     is_draining: threading.Event = field(default_factory=threading.Event)
     gates: Gates = field(default_factory=Gates)
+    keep_output: Callable[[str, CacheEntry], None] = lambda *_: None
+    """Keeps an output under its cache key."""
     lanes: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(_LANES))
     """Held while a message's jobs are looked up."""
     running: dict[str, tuple[Claim, AttemptContext]] = field(default_factory=dict)
@@ -187,7 +190,7 @@ class ChunkRunner:
             self._persist([self.runner.broken(claim, error).operation])
             return self._settle(None, then)
         if settled.to_store and replies[0]:
-            self.runner.cache.put(*settled.to_store)
+            self.keep_output(*settled.to_store)
         _report(claim, settled, replies[0])
         return replies[len(first) :]
 

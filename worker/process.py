@@ -24,6 +24,7 @@ from worker import consumption
 from worker.app import queues_of
 from worker.attempt import Runner
 from worker.bookkeeping import Bookkeeper, impatient_store
+from worker.cache_writer import CacheWriter
 from worker.chunk import ChunkRunner
 from worker.circuit import circuits_of
 from worker.drain import Drain
@@ -67,7 +68,11 @@ class WorkerProcess:
         cache = ResponseCache(settings)
         runner = Runner(settings, self.worker_id, self.programs, models, cache)
         bookkeeper = Bookkeeper(impatient_store(url), self.worker_id)
-        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), bookkeeper, gates=consumption.gates)
+        self.cache_writer = CacheWriter(cache)
+        answers = stored_answers(runner, store)
+        self.chunks = ChunkRunner(
+            runner, store, answers, bookkeeper, gates=consumption.gates, keep_output=self.cache_writer.put
+        )
         self._own_store = SyncStore(connect(url))
         self.housekeeping = Housekeeping(self.chunks, self._own_store, queues, circuits)
         self.drain = Drain(self.chunks, SyncStore(connect(url)), queues, before_exit)
@@ -85,6 +90,7 @@ class WorkerProcess:
         self._own_store.load_scripts()
         publish_all(self._own_store.redis, self.settings, self.programs)
         self.housekeeping.start()
+        self.cache_writer.start()
 
     def _on_ready(self, **_: Any) -> None:
         log.info("worker_ready", worker=self.worker_id, concurrency=self.settings.worker.concurrency)
@@ -96,6 +102,7 @@ class WorkerProcess:
 
     def _on_shutdown(self, **_: Any) -> None:
         self.housekeeping.end()
+        self.cache_writer.end()
         log.info("worker_stopped", worker=self.worker_id)
 
 

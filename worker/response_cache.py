@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import structlog
 from cachetools import TTLCache
@@ -22,7 +22,7 @@ from dspy_jobs import names
 from dspy_jobs.cache_entry import CacheEntry, CorruptEntry, decode, encode
 from dspy_jobs.redis_url import cache_url
 from dspy_jobs.settings import Settings
-from worker.cache_connection import CacheConnection
+from worker.cache_connection import CacheConnection, Command
 from worker.patience import Patience, Use
 
 log = structlog.get_logger("worker")
@@ -40,6 +40,14 @@ class Found:
 
     entry: CacheEntry
     level: Level
+
+
+class Stored(NamedTuple):
+    """An output as Redis is to keep it."""
+
+    key: str
+    raw: bytes
+    lifetime_ms: int
 
 
 @dataclass
@@ -99,12 +107,25 @@ class ResponseCache:
         Raises:
             TypeError: the output holds something JSON cannot express.
         """
+        if stored := self.keep(key, entry):
+            self.store([stored])
+
+    def keep(self, key: str, entry: CacheEntry) -> Stored | None:
+        """Keep an output in memory. Answers what `store` is to write; None where nothing is.
+
+        Raises:
+            TypeError: the output holds something JSON cannot express.
+        """
         lifetime_ms = self._lifetime_ms(entry)
         if not self._settings.enabled or lifetime_ms <= 0:
-            return
+            return None
         raw = encode(key, entry, self._settings.compress_bytes)
         self._remember(key, raw)
-        self._use(self._writes, "SET", names.cache_entry(key), raw, "PX", lifetime_ms)
+        return Stored(key, raw, lifetime_ms)
+
+    def store(self, outputs: Sequence[Stored]) -> None:
+        """Write outputs to Redis in one round trip, which may take as long as the cache's timeout."""
+        self._use(self._writes, *(("SET", names.cache_entry(s.key), s.raw, "PX", s.lifetime_ms) for s in outputs))
 
     def discard(self, key: str) -> None:
         """Forget an entry, in Redis as far as it can be reached."""
@@ -119,7 +140,7 @@ class ResponseCache:
             for key in keys:
                 self._memory.pop(key, None)
         if self._settings.enabled:
-            self._use(self._writes, "DEL", *map(names.cache_entry, keys))
+            self._use(self._writes, ("DEL", *map(names.cache_entry, keys)))
 
     def _from_memory(self, keys: Iterable[str]) -> dict[str, Found]:
         stored = {}
@@ -132,7 +153,7 @@ class ResponseCache:
         return found
 
     def _from_redis(self, keys: list[str]) -> dict[str, Found]:
-        replies = self._use(self._reads, "MGET", *map(names.cache_entry, keys))
+        replies = self._use(self._reads, ("MGET", *map(names.cache_entry, keys)))
         stored = {key: raw for key, raw in zip(keys, replies or (), strict=False) if raw is not None}
         found = self._read(stored, "redis")
         for key in found:
@@ -167,13 +188,13 @@ class ResponseCache:
         age = max(0, int(self._clock() * 1000) - entry.created_at)
         return int(self._settings.redis_seconds * 1000) - age
 
-    def _use(self, patience: Patience, *command: str | bytes | int) -> Any:
-        """Redis's answer; None if it fails or is left alone."""
+    def _use(self, patience: Patience, *commands: Command) -> Any:
+        """Redis's answer to the last command; None if one fails or Redis is left alone."""
         if (use := patience.ask()) is None:
             self._count(skipped=1)
             return None
         try:
-            reply = self._redis.run(*command)
+            reply = self._redis.run(*commands)
         except Exception as error:  # noqa: BLE001  # whatever it is, an answer that is not found fails no job
             self._failed(patience, use, error)
             return None

@@ -50,7 +50,8 @@ class Bench:
         runner = Runner(settings, worker, load_programs(settings), models, self.cache)
         self.settings = settings
         self.store = store
-        self.chunks = ChunkRunner(runner, store, stored_answers(runner, store), Bookkeeper(store, worker))
+        answers = stored_answers(runner, store)
+        self.chunks = ChunkRunner(runner, store, answers, Bookkeeper(store, worker), keep_output=self.cache.put)
         self.housekeeping = Housekeeping(self.chunks, store, [names.queue(m) for m in settings.models], circuits)
 
     def submit(self, program: str, model: str = "sandbox", max_attempts: int = 1, **request: Any) -> str:
