@@ -12,8 +12,9 @@ from collections import deque
 from dspy_jobs.cache_entry import CacheEntry
 from worker.response_cache import ResponseCache, Stored
 
-#: Outputs in one round trip.
+#: Outputs in one round trip, and seconds in which they gather: to wake for each would cost what it saves.
 _GROUP = 64
+_GATHER_SECONDS = 0.05
 #: Outputs that may wait; beyond that the oldest are not stored, for the cache's Redis does not keep up.
 _MOST_WAITING = 10_000
 
@@ -26,7 +27,7 @@ class CacheWriter(threading.Thread):
         self._cache = cache
         self._waiting: deque[Stored] = deque(maxlen=_MOST_WAITING)
         self._wake = threading.Event()
-        self._is_ending = False
+        self._ending = threading.Event()
 
     def put(self, key: str, entry: CacheEntry) -> None:
         """Keep an output: in memory at once, in Redis soon.
@@ -40,15 +41,16 @@ class CacheWriter(threading.Thread):
 
     def run(self) -> None:
         """Write until told to end, then what is left."""
-        while not self._is_ending or self._waiting:
+        while not self._ending.is_set() or self._waiting:
             self._wake.wait()
+            self._ending.wait(_GATHER_SECONDS)
             self._wake.clear()
             while group := self._next_group():
                 self._cache.store(group)
 
     def end(self) -> None:
         """Write what waits and stop."""
-        self._is_ending = True
+        self._ending.set()
         self._wake.set()
         self.join(timeout=5)
 
