@@ -43,8 +43,7 @@ bench: $(STAMP) ## Measure against bare DSPy and plain Celery, side by side
 soak: $(STAMP) ## Ten minutes of killed workers, Redis restarts and provider faults; count what was lost
 	$(BIN)/python -m tests.system.soak
 
-PIN := uv pip compile pyproject.toml --generate-hashes --python-version 3.11 --no-annotate --no-header \
-  --no-emit-index-url --quiet
+PIN := uv pip compile pyproject.toml --generate-hashes --python-version 3.11 --no-annotate --no-header --quiet
 
 lock: ## Pin every dependency with hashes again, for development and for each image (needs uv)
 	$(PIN) --all-extras -o requirements.txt
