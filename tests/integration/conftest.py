@@ -1,12 +1,15 @@
-"""What integration tests of the HTTP process share: the process itself, programs, and a worker played by hand."""
+"""What integration tests share: the HTTP process, programs, a worker played by hand, a Redis to mistreat."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from signal import SIGCONT
 
 import httpx
 import orjson
@@ -18,6 +21,7 @@ from dspy_jobs.store import SyncStore
 from dspy_jobs.waiting import wait_until
 from tests.conftest import ROOT
 from tests.integration.played_worker import MODEL, PlayedWorker
+from tests.system.own_redis import OwnRedis
 
 StartApi = Callable[..., httpx.Client]
 
@@ -90,3 +94,14 @@ def programs(store: SyncStore) -> None:
 def worker(store: SyncStore) -> PlayedWorker:
     """A worker played by hand."""
     return PlayedWorker(store)
+
+
+@pytest.fixture
+def own_redis() -> Iterator[OwnRedis]:
+    """A Redis for the test alone, to mistreat."""
+    with tempfile.TemporaryDirectory(prefix="dj-") as folder:
+        server = OwnRedis(Path(folder))
+        yield server
+        with suppress(ProcessLookupError):
+            server.signal(SIGCONT)
+        server.end()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -22,6 +20,7 @@ from dspy_jobs.views import job_view
 from dspy_jobs.waiting import wait_until
 from tests.integration.test_worker_attempts import Bench
 from tests.programs import LINGER
+from tests.sandbox_account import Account
 from worker.bookkeeping import Bookkeeper
 
 PROGRAMS = ("chain", "researcher", "twice", "picky", "three_steps", "two_steps", "endless", "lingers", "leaves_a_call")
@@ -32,26 +31,19 @@ FORGETFUL = '\n[programs.forgetful]\nfactory = "tests.programs:chain"\nresume = 
 KEYED = 'idempotency_header = "Idempotency-Key"'
 
 
-class Provider:
-    """A model of the sandbox that only this test calls."""
+class Provider(Account):
+    """A model of the sandbox that only this test calls, with prices."""
 
     def __init__(self, url: str, modifiers: str, settings: str = "") -> None:
-        self.model = f"sandbox;{modifiers};seed={secrets.token_hex(4)}"
-        self.url = url
+        super().__init__(url, modifiers)
         self._settings = settings
 
     def config(self) -> str:
         """As the worker's model `own`."""
-        return (
-            f'\n[models.own]\nmodel = "openai/{self.model}"\nbase_url = "{self.url}/v1"\n'
-            "input_cost_per_1k = 0.15\noutput_cost_per_1k = 0.6\nbreaker = {failure_threshold = 100}\n"
-            f"{self._settings}\n"
-        )
+        prices = "input_cost_per_1k = 0.15\noutput_cost_per_1k = 0.6\nbreaker = {failure_threshold = 100}\n"
+        return "\n" + self.as_toml("own", prices + self._settings)
 
-    def count(self, name: str) -> int:
-        """One of its counts."""
-        models = httpx.get(f"{self.url}/ledger").json()["models"]
-        return int(models.get(self.model, {}).get(name, 0))
+    count = Account.read
 
     def cost(self) -> int:
         """Nano-dollars for all that it answered."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import tempfile
 import threading
 import time
 import tracemalloc
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 from typing import Any
 
@@ -62,17 +60,6 @@ def cache_redis(redis_url: str) -> Iterator[redis.Redis]:
     """A client of the cache's Redis."""
     with redis.Redis.from_url(cache_url(Settings(redis_url=redis_url))) as client:
         yield client
-
-
-@pytest.fixture
-def own_redis() -> Iterator[OwnRedis]:
-    """A Redis for the cache alone, to mistreat."""
-    with tempfile.TemporaryDirectory(prefix="dj-") as folder:
-        server = OwnRedis(Path(folder))
-        yield server
-        with suppress(ProcessLookupError):
-            server.signal(SIGCONT)
-        server.end()
 
 
 def levels(cache: ResponseCache, *keys: str) -> dict[str, str]:

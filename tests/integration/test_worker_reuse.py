@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
-from signal import SIGCONT, SIGSTOP
+from signal import SIGSTOP
 from typing import Any
 
 import pytest
@@ -101,17 +98,6 @@ def cache_redis(fleet: Fleet) -> Iterator[redis.Redis]:
     """A client of the cache's Redis."""
     with redis.Redis.from_url(cache_url(fleet.settings)) as client:
         yield client
-
-
-@pytest.fixture
-def own_redis() -> Iterator[OwnRedis]:
-    """A Redis for the cache alone, to mistreat."""
-    with tempfile.TemporaryDirectory(prefix="dj-") as folder:
-        server = OwnRedis(Path(folder))
-        yield server
-        with suppress(ProcessLookupError):
-            server.signal(SIGCONT)
-        server.end()
 
 
 def key_of(job: StoredJob) -> str:

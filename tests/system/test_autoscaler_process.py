@@ -17,7 +17,7 @@ from dspy_jobs.states import WaitReason
 from dspy_jobs.store import operations
 from dspy_jobs.store.gates import close_gate, open_gate
 from dspy_jobs.waiting import wait_until
-from tests.system.account import Account
+from tests.sandbox_account import Account
 from tests.system.autoscaler_process import BOUND, AutoscalerProcess
 from tests.system.fleet import Fleet
 

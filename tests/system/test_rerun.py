@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.system.account import Account
+from tests.sandbox_account import Account
 from tests.system.fleet import Fleet
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]

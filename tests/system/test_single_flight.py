@@ -10,7 +10,7 @@ import pytest
 
 from dspy_jobs import names
 from dspy_jobs.waiting import wait_until
-from tests.system.account import Account
+from tests.sandbox_account import Account
 from tests.system.fleet import Fleet
 
 pytestmark = pytest.mark.system
