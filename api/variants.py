@@ -14,6 +14,7 @@ from api.programs import program_of
 from api.reading import choice, query
 from api.resources import Resources, resources_of
 from dspy_jobs import names
+from dspy_jobs.money import dollars
 from dspy_jobs.run_times import quantile_ms
 
 
@@ -69,7 +70,7 @@ def report(counted: dict[str, int]) -> dict[str, Any]:
         "failed": failed,
         "error_rate": failed / jobs if jobs else None,
         "cached": cached,
-        "cost_usd": None if cost is None else cost / 1e9,
+        "cost_usd": dollars(cost),
         "cost_per_job": None if cost is None or ran < 1 else cost / ran / 1e9,
         "latency": _run_times(counted),
     }

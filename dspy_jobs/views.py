@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 from dspy_jobs.demand import Demand, QueueDemand
-from dspy_jobs.money import dollars, format_dollars
+from dspy_jobs.money import dollars, format_dollars, nanos
 from dspy_jobs.outcomes import rfc3339
 from dspy_jobs.states import BatchStatus, JobStatus, PauseReason, WaitReason
 from dspy_jobs.store.records import Gate, StoredBatch, StoredJob
@@ -211,8 +211,8 @@ _UNKNOWN_USAGE: dict[str, Any] = {}
 def _cost(attempts: list[dict[str, Any]]) -> float | None:
     costs = [attempt.get("cost_usd") for attempt in attempts]
     # Sums of decimal fractions drift; whole nano-dollars do not.
-    nanos = _total([None if cost is None else round(cost * 1e9) for cost in costs])
-    return None if nanos is None else nanos / 1e9
+    total: int | None = _total([None if cost is None else nanos(cost) for cost in costs])
+    return dollars(total)
 
 
 def retry_after(job: StoredJob, now_ms: int) -> int:

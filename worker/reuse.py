@@ -12,7 +12,7 @@ import structlog
 from cachetools import LRUCache
 from pydantic import ValidationError
 
-from dspy_jobs import outcomes
+from dspy_jobs import money, outcomes
 from dspy_jobs.cache_entry import CacheEntry
 from dspy_jobs.cache_key import KeySubject, cache_key, subject_of
 from dspy_jobs.outcomes import Attempt, Reused
@@ -111,7 +111,7 @@ def entry_of(outcome: bytes | None, key: str) -> CacheEntry | None:
     if found["status"] != "SUCCESS" or found.get("cache_key") != key:
         return None
     cost = found["cost_usd"]
-    nanos = found.get("saved_nanos") if found["cache"] in ("hit", "coalesced") else cost and round(cost * 1_000_000_000)
+    nanos = found.get("saved_nanos") if found["cache"] in ("hit", "coalesced") else cost and money.nanos(cost)
     made_at = found["attempt"]["ended_at"] - round(1000 * found.get("cache_age_seconds", 0))
     return CacheEntry(found["result"], made_at, nanos, found["program_version"])
 

@@ -11,6 +11,7 @@ from dspy_jobs.money import nanos
 from dspy_jobs.settings import ClientBudget, Settings
 from dspy_jobs.store.records import Claim
 from dspy_jobs.store.script import Operation, script
+from dspy_jobs.store.wire import time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def record_calls(worker: str, claim: Claim, bill: Bill, so_far: bytes, now_ms: i
 
     Answers `booked`, `stale` (another attempt has the job), or `budget_exhausted`: no further call may be made.
     """
-    args = ("" if now_ms is None else now_ms, worker, claim.id, claim.attempt, so_far, *bill.args())
+    args = (time_of(now_ms), worker, claim.id, claim.attempt, so_far, *bill.args())
     return Operation(script("record_calls"), args, lambda raw: raw.decode())
 
 
@@ -65,7 +66,7 @@ def book_late(job_id: str, bill: Bill, now_ms: int | None = None) -> Operation[b
 
     Not to be repeated: unlike those of a running attempt, these calls have no numbers.
     """
-    args = ("" if now_ms is None else now_ms, job_id, *bill.args())
+    args = (time_of(now_ms), job_id, *bill.args())
     return Operation(script("book_late"), args, bool)
 
 

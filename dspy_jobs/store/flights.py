@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspy_jobs.store.script import Operation, script
+from dspy_jobs.store.wire import time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,10 @@ def settle_answered(
     Answers for each `finished`, `stale`, `parked`, `expired`, or `paused`: its queue is, and it stays taken.
     """
     values = [(a.job_id, a.outcome, a.how, "" if a.saved_nanos is None else a.saved_nanos) for a in answered]
-    args = ("" if now_ms is None else now_ms, worker, expired, *(value for row in values for value in row))
+    args = (time_of(now_ms), worker, expired, *(value for row in values for value in row))
     return Operation(script("settle_answered"), args, lambda raw: [answer.decode() for answer in raw])
 
 
 def send_waiting(now_ms: int | None = None) -> Operation[int]:
     """Send jobs whose leader's answer or whose client's budget is there. Answers how many lists hold more."""
-    return Operation(script("send_waiting"), ("" if now_ms is None else now_ms,), int)
+    return Operation(script("send_waiting"), (time_of(now_ms),), int)

@@ -9,6 +9,7 @@ from dspy_jobs import names
 from dspy_jobs.settings import BreakerSettings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store.script import Operation, script
+from dspy_jobs.store.wire import time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def report_calls(
         return FleetCircuit(False) if raw[0] == b"closed" else FleetCircuit(True, int(raw[1]) / 1000)
 
     args = (
-        "" if now_ms is None else now_ms, model, names.queue(model), successes, faults, "1" if fatal else "0", probe,
+        time_of(now_ms), model, names.queue(model), successes, faults, "1" if fatal else "0", probe,
         breaker.failure_threshold, breaker.failure_rate, int(breaker.window_seconds * 1000),
         breaker.success_threshold, int(breaker.reset_seconds * 1000),
     )  # fmt: skip
@@ -49,7 +50,7 @@ def release_probe(model: str, job_id: str) -> Operation[int]:
 
 def close_gate(queue: str, reason: WaitReason, seconds: float = 0, now_ms: int | None = None) -> Operation[int]:
     """Close a queue for so many seconds, 0 meaning until it is opened. A longer closing stays."""
-    args = ("" if now_ms is None else now_ms, queue, reason, int(seconds * 1000))
+    args = (time_of(now_ms), queue, reason, int(seconds * 1000))
     return Operation(script("close_gate"), args, int)
 
 
@@ -60,5 +61,5 @@ def open_gate(queue: str, reason: WaitReason) -> Operation[int]:
 
 def divert_job(worker: str, job_id: str, model: str, now_ms: int | None = None) -> Operation[int]:
     """Send a taken job that did not start to another model's queue. Answers 1 if it went."""
-    args = ("" if now_ms is None else now_ms, worker, job_id, model)
+    args = (time_of(now_ms), worker, job_id, model)
     return Operation(script("divert_job"), args, int)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dspy_jobs.store.script import Operation, script
+from dspy_jobs.store.wire import time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def reserve_key(
         return KeyState(what.decode(), made.decode(), known.decode(), answer)
 
     lock, lifetime = int(lock_seconds * 1000), int(lifetime_seconds * 1000)
-    args = ("" if now_ms is None else now_ms, key, fingerprint, holder, lock, lifetime, new_id)
+    args = (time_of(now_ms), key, fingerprint, holder, lock, lifetime, new_id)
     return Operation(script("reserve_key"), args, read)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dspy_jobs.store.script import Operation, script
+from dspy_jobs.store.wire import time_of
 
 #: Names a program's scores may have, and jobs that may have a score of one name in one variant.
 MOST_NAMES = 32
@@ -22,5 +23,5 @@ def score_job(
     Answers `scored`, `missing`, `too_many` (names of the program), `full` (no other job may have a score of this
     name), or the status that forbids it.
     """
-    args = ("" if now_ms is None else now_ms, job_id, name, repr(value), most_names, most_scores)
+    args = (time_of(now_ms), job_id, name, repr(value), most_names, most_scores)
     return Operation(script("score_job"), args, lambda raw: str(raw.decode()))

@@ -163,26 +163,40 @@ end
 -- dspy_jobs/submissions.py.
 local DEFAULT_MIN_ITEMS = 20
 
+-- What a batch has spent, and what that will be with what runs and one job more, reckoned at the mean cost of what has
+-- run; before anything has, at its queue's.
+local function cost_ahead(batch)
+  local b = redis.call('HMGET', batch_key(batch), 'cost', 'running', 'succeeded', 'failed', 'cached', 'queue')
+  local n = {}
+  for i = 1, 5 do n[i] = tonumber(b[i] or '0') end
+  local ran = n[3] + n[4] - n[5]
+  local mean = ran > 0 and n[1] / ran
+    or tonumber(redis.call('HGET', queue_key(b[6]:match('[^,]+')), 'mean_cost') or '0')
+  return n[1], n[1] + (n[2] + 1) * mean
+end
+
 -- Pause a batch that has reached a limit of its own, and let it go on where the calls in flight cost less than was
--- reserved for them, unless an operator holds it. What runs is reckoned at the mean cost of what has run; before
--- anything has, at its queue's.
+-- reserved for them, unless an operator holds it.
 local function hold_to_limits(batch, now)
   local key = batch_key(batch)
-  local b = redis.call('HMGET', key, 'status', 'pause_reason', 'limit_cost', 'cost', 'running', 'limit_error_rate',
-    'limit_min_items', 'succeeded', 'failed', 'rate_from_done', 'rate_from_failed', 'cached', 'queued', 'queue', 'held')
-  if not b[3] and not b[6] or b[1] ~= 'in_progress' and b[1] ~= 'paused' then return end
-  local n = {}
-  for i, value in ipairs(b) do n[i] = tonumber(value or nil) or 0 end
-  local reason, ran = nil, n[8] + n[9] - n[12]
-  local mean = ran > 0 and n[4] / ran
-    or tonumber(redis.call('HGET', queue_key(b[14]:match('[^,]+')), 'mean_cost') or '0')
-  if b[3] and (n[4] >= n[3] or n[4] + (n[5] + 1) * mean > n[3]) then reason = 'max_cost' end
-  local done, failed = n[8] + n[9] - n[10], n[9] - n[11]
-  -- 0.29 * 100 is a little less than 29 here, and a batch may fail at its very rate.
-  if b[6] and done >= (tonumber(b[7] or nil) or DEFAULT_MIN_ITEMS) and failed - n[6] * done > 1e-9 then reason = 'max_error_rate' end
-  if b[1] == 'in_progress' and reason and n[13] > 0 then
+  local b = redis.call('HMGET', key, 'status', 'pause_reason', 'held', 'queued', 'limit_cost', 'limit_error_rate',
+    'limit_min_items', 'succeeded', 'failed', 'rate_from_done', 'rate_from_failed')
+  if not b[5] and not b[6] or b[1] ~= 'in_progress' and b[1] ~= 'paused' then return end
+  local reason
+  if b[5] then
+    local limit, spent, ahead = tonumber(b[5]), cost_ahead(batch)
+    if spent >= limit or ahead > limit then reason = 'max_cost' end
+  end
+  if b[6] then
+    local failed = tonumber(b[9]) - tonumber(b[11] or '0')
+    local done = tonumber(b[8]) + tonumber(b[9]) - tonumber(b[10] or '0')
+    -- 0.29 * 100 is a little less than 29 here, and a batch may fail at its very rate.
+    local is_over = failed - tonumber(b[6]) * done > 1e-9
+    if is_over and done >= tonumber(b[7] or DEFAULT_MIN_ITEMS) then reason = 'max_error_rate' end
+  end
+  if b[1] == 'in_progress' and reason and tonumber(b[4]) > 0 then
     redis.call('HSET', key, 'status', 'paused', 'pause_reason', reason, 'paused_at', ms(now))
-  elseif b[1] == 'paused' and b[2] == 'max_cost' and not reason and not b[15] then
+  elseif b[1] == 'paused' and b[2] == 'max_cost' and not reason and not b[3] then
     redis.call('HSET', key, 'status', 'in_progress')
     redis.call('HDEL', key, 'pause_reason', 'paused_at')
     redis.call('SADD', 'dj:releasing', batch)

@@ -13,7 +13,7 @@ local function claimed(attempt)
     ARGV[12] == '1' and redis.call('GET', key .. ':request') or '',
     redis.call('HMGET', key, 'program', 'model', 'max_attempts', 'tries', 'created_at', 'limited', 'fallen', 'answered',
       'variant'),
-    redis.call('GET', 'dj:circuit:' .. redis.call('HGET', key, 'model') .. ':probe') == id and id or ''}
+    redis.call('GET', 'dj:circuit:' .. f.model .. ':probe') == id and id or ''}
 end
 if f and f.status == 'running' and f.owner == worker then
   if redis.call('HGET', key, 'claim') == ARGV[4] then return claimed(f.attempt) end
@@ -63,12 +63,12 @@ local is_half_open = reason == 'circuit_open' and ends <= now
 if is_full(f.queue) and (not reason or is_half_open) then
   reason, ends = 'rate_limited', 0
 elseif is_half_open then
-  local probe = 'dj:circuit:' .. redis.call('HGET', key, 'model') .. ':probe'
+  local probe = 'dj:circuit:' .. f.model .. ':probe'
   if redis.call('SET', probe, id, 'NX', 'PX', ARGV[8]) then reason = nil else ends = now + redis.call('PTTL', probe) end
 end
 if reason then
-  local m = redis.call('HMGET', key, 'model', 'fallen')
-  return {'gated', reason, ends == 0 and 0 or math.max(1, ends - now), f.queue, m[1], m[2] or ''}
+  local fallen = redis.call('HGET', key, 'fallen') or ''
+  return {'gated', reason, ends == 0 and 0 or math.max(1, ends - now), f.queue, f.model, fallen}
 end
 if ARGV[10]:find('lead', 1, true) then lead(id, answer) end
 local attempt = f.attempt + 1

@@ -10,7 +10,8 @@ if ARGV[8] ~= '' and redis.call('EXISTS', journal) == 1 then redis.call('LSET', 
 local sums, elapsed = {}, now - tonumber(f.attempt_at)
 local used = book(id, f, 9, now, sums)
 if used.calls > 0 or f.booked > 0 or f.attempt > 1 then bump_books(sums, costs_key(now), f, 'ran', 1) end
-if ARGV[5] == 'succeeded' then note_pace(f, elapsed, (sums_of_calls(9, 0))) end -- also of calls booked before
+local whole = f.booked > 0 and sums_of_calls(9, 0) or used -- also of calls booked before
+if ARGV[5] == 'succeeded' then note_pace(f, elapsed, whole) end
 if ARGV[5] ~= 'canceled' then bump_latency(sums, f, elapsed) end
 end_jobs({{id, f, ARGV[5], ARGV[6], ARGV[7] ~= '' and {how = ARGV[7]} or nil}}, now, sums)
 return 'finished'

@@ -5,15 +5,10 @@
 local now, key, size = clock(ARGV[1]), batch_key(ARGV[2]), tonumber(ARGV[3])
 local b = redis.call('HMGET', key, 'status', 'released', 'total', 'pause_reason', 'limit_cost')
 
--- The least limit under which it may go on: beyond what is spent, with room for what runs and one job more at the mean
--- cost of those that have run, as hold_to_limits reckons.
+-- The least limit under which it may go on: beyond what is spent, with room for what hold_to_limits reckons with.
 local function least_limit()
-  local n = {}
-  for i, value in ipairs(redis.call('HMGET', key, 'cost', 'running', 'succeeded', 'failed', 'cached')) do
-    n[i] = tonumber(value or '0')
-  end
-  local ran = n[3] + n[4] - n[5]
-  return math.max(n[1] + 1, math.ceil(n[1] + (ran > 0 and (n[2] + 1) * n[1] / ran or 0)))
+  local spent, ahead = cost_ahead(ARGV[2])
+  return math.max(spent + 1, math.ceil(ahead))
 end
 
 if not b[1] then return {'missing', 0} end
