@@ -47,8 +47,8 @@ PIN := uv pip compile pyproject.toml --generate-hashes --python-version 3.11 --n
 
 lock: ## Pin every dependency with hashes again, for development and for each image (needs uv)
 	$(PIN) --all-extras -o requirements.txt
-	$(PIN) --extra api -c requirements.txt -o requirements-api.txt
-	$(PIN) --extra worker --extra autoscaler -c requirements.txt -o requirements-worker.txt
+	$(PIN) --extra api --extra tracing --extra sentry -c requirements.txt -o requirements-api.txt
+	$(PIN) --extra worker --extra autoscaler --extra tracing --extra sentry -c requirements.txt -o requirements-worker.txt
 
 images: ## Build the container images (needs docker)
 	docker compose --profile sandbox build
