@@ -17,6 +17,13 @@ UNREADABLE_ATTEMPTS = 2
 #: so they do not count as tries; but a job must not wait for ever on a provider that never lets it in.
 LIMITED_ATTEMPTS = 50
 
+#: Failures of a worker that does not know what others of the fleet may: in a rolling update the old workers still take
+#: jobs of a program that only the new ones have.
+NOT_HERE = frozenset({"unknown_program", "unknown_variant", "unknown_model"})
+
+#: Attempts that met such a worker before the job gives up: minutes, with the usual waits.
+NOT_HERE_ATTEMPTS = 10
+
 #: Failures of the provider rather than of the caller: another model may succeed.
 PROVIDER_FAULTS = frozenset(
     {"server", "transport", "timeout", "rate_limit", "auth", "billing", "not_configured", "unsupported_model",
@@ -52,7 +59,7 @@ class History:
     tries: int
     """Failed attempts on this model that count."""
     limited: int
-    """Attempts on this model that met a rate limit."""
+    """Attempts on this model that met a rate limit, or a worker that does not know the program."""
     max_attempts: int
     fallbacks: Sequence[str] = ()
     """Models left to fall back to, in order."""
@@ -81,6 +88,8 @@ def decide(
         return _next_model(history) or Retry(0, WaitReason.CIRCUIT_OPEN, "none")
     if problem.code == "rate_limit" and history.limited <= LIMITED_ATTEMPTS:
         return Retry(_wait(history.limited, retry_after, chance, jobs), WaitReason.RATE_LIMITED, "limited")
+    if problem.code in NOT_HERE and history.limited <= NOT_HERE_ATTEMPTS:
+        return Retry(_wait(history.limited, retry_after, chance, jobs), counter="limited")
     if problem.retryable and history.tries < _allowed(problem, history):
         return Retry(_wait(history.tries, retry_after, chance, jobs))
     if problem.code in PROVIDER_FAULTS and not _is_own_deadline(problem):

@@ -325,6 +325,17 @@ def test_a_retryable_fault_is_tried_again_after_the_providers_wait(bench: Bench)
     assert job.attempts[0]["error"]["code"] == "rate_limit"
 
 
+def test_a_program_that_only_other_workers_know_waits_for_one_of_them(bench: Bench) -> None:
+    """In a rolling update an old worker may take a job of a new program: it goes back, and is no failed try."""
+    job = bench.run("newest", inputs={"text": "t"})
+    assert (job.status, job.fields["wait"]) == ("queued", WaitReason.RETRY_SCHEDULED)
+    assert "tries" not in job.fields
+    bench.chunks.runner.programs["newest"] = bench.chunks.runner.programs["echo"]
+    bench.store.run(operations.wake_delayed(now_ms=int(job.fields["until"])))
+    bench.chunks.run([job.id])
+    assert bench.read(job.id).status == "succeeded"
+
+
 def test_an_unreadable_answer_gets_one_more_try(bench: Bench) -> None:
     """An unparsable answer is paid for each time: two attempts, however many the job may have."""
     job = bench.run("reasoned", model="garbled", inputs={"question": "q"}, max_attempts=9)

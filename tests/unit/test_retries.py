@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspy_jobs.problems import CODES, problem
-from dspy_jobs.retries import LIMITED_ATTEMPTS, PROVIDER_FAULTS, FallBack, GiveUp, History, Retry, decide
+from dspy_jobs.retries import (
+    LIMITED_ATTEMPTS,
+    NOT_HERE,
+    NOT_HERE_ATTEMPTS,
+    PROVIDER_FAULTS,
+    FallBack,
+    GiveUp,
+    History,
+    Retry,
+    decide,
+)
 from dspy_jobs.settings import JobSettings
 from dspy_jobs.states import WaitReason
 
@@ -39,6 +49,8 @@ def _decide(code: str, asked: float | None = None, chance: float = 0.5, **histor
         ("rate_limit", {"tries": 5}, Retry(1.0, WaitReason.RATE_LIMITED, "limited")),
         ("rate_limit", {"limited": 3, "tries": 5}, Retry(4.0, WaitReason.RATE_LIMITED, "limited")),
         ("rate_limit", {"limited": LIMITED_ATTEMPTS + 1, "tries": 5}, GiveUp()),
+        ("unknown_program", {"tries": 5, "limited": 3}, Retry(4.0, counter="limited")),
+        ("unknown_program", {"limited": NOT_HERE_ATTEMPTS + 1}, GiveUp()),
         ("worker_lost", {"tries": 5}, Retry(0, WaitReason.WORKER_LOST, "none")),
         ("circuit_open", {"tries": 5}, Retry(0, WaitReason.CIRCUIT_OPEN, "none")),
     ],
@@ -106,6 +118,7 @@ def test_a_problem_may_say_of_itself_that_it_is_final() -> None:
     assert decide(final, History(1, 0, 5), None, 0.5, JOBS) == GiveUp()
 
 
-def test_providers_faults_are_codes_there_are() -> None:
+def test_faults_told_apart_are_codes_there_are() -> None:
     """No code among them is misspelled."""
     assert set(CODES) >= PROVIDER_FAULTS
+    assert set(CODES) >= NOT_HERE
