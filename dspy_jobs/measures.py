@@ -128,7 +128,8 @@ def _rows(totals: Mapping[str, int]) -> Mapping[str, _Rows]:
     """By family. What another release wrote and this one cannot read is left out."""
     rows: dict[str, _Rows] = defaultdict(lambda: defaultdict(dict))
     for field, value in totals.items():
-        name, *labels, part = field.split("|")
+        name, _, rest = field.partition("|")
+        *labels, part = rest.split("|")
         family = FAMILIES.get(name)
         if family and len(labels) == len(family.labels):
             rows[name][tuple(labels)][part] = value
