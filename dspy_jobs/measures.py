@@ -19,7 +19,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -45,6 +45,8 @@ class Family:
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
     """Upper bounds of the buckets, but for the infinite one."""
+    per: float = 1
+    """Of a counter how many of what is counted make one of what is shown."""
 
     def field(self, labels: Iterable[str], part: str = _TOTAL) -> str:
         """The field of the hash."""
@@ -80,10 +82,7 @@ CACHE_OPERATIONS = Family(
 )
 
 #: All that workers add up in `dj:metrics`.
-FAMILIES = {
-    family.name: family
-    for family in (PREDICTION_DURATION, QUEUE_WAIT, LM_CALL_DURATION, REDIS_DURATION, CACHE_OPERATIONS)
-}
+FAMILIES = (PREDICTION_DURATION, QUEUE_WAIT, LM_CALL_DURATION, REDIS_DURATION, CACHE_OPERATIONS)
 
 
 class Durations:
@@ -117,20 +116,20 @@ class Durations:
         totals.update((field, count) for field, count in zip(self._fields, counts, strict=True) if count)
 
 
-def metrics_of(totals: Mapping[str, int]) -> Iterator[Metric]:
-    """The families that fields and their values make; one without values is named all the same."""
-    rows = _rows(totals)
-    for family in FAMILIES.values():
+def metrics_of(totals: Mapping[str, int], families: Sequence[Family] = FAMILIES) -> Iterator[Metric]:
+    """What fields and their values make of these families; one without values is named all the same."""
+    rows = _rows(totals, {family.name: family for family in families})
+    for family in families:
         yield _histogram(family, rows[family.name]) if family.bounds else _counter(family, rows[family.name])
 
 
-def _rows(totals: Mapping[str, int]) -> Mapping[str, _Rows]:
+def _rows(totals: Mapping[str, int], families: Mapping[str, Family]) -> Mapping[str, _Rows]:
     """By family. What another release wrote and this one cannot read is left out."""
     rows: dict[str, _Rows] = defaultdict(lambda: defaultdict(dict))
     for field, value in totals.items():
         name, _, rest = field.partition("|")
         *labels, part = rest.split("|")
-        family = FAMILIES.get(name)
+        family = families.get(name)
         if family and len(labels) == len(family.labels):
             rows[name][tuple(labels)][part] = value
     return rows
@@ -139,7 +138,7 @@ def _rows(totals: Mapping[str, int]) -> Mapping[str, _Rows]:
 def _counter(family: Family, rows: _Rows) -> Metric:
     metric = CounterMetricFamily(family.name, family.meaning, labels=family.labels)
     for labels, parts in sorted(rows.items()):
-        metric.add_metric(labels, parts.get(_TOTAL, 0))
+        metric.add_metric(labels, parts.get(_TOTAL, 0) / family.per)
     return metric
 
 

@@ -7,16 +7,19 @@ it. Noted from every thread: whatever a set of labels counts is looked up once a
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Container, Iterator
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import Metric
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dspy_jobs.measures import (
     CACHE_OPERATIONS,
+    FAMILIES,
     LM_CALL_DURATION,
     OTHER,
     PREDICTION_DURATION,
@@ -26,12 +29,23 @@ from dspy_jobs.measures import (
     Family,
     metrics_of,
 )
+from dspy_jobs.outcomes import Attempt
 from dspy_jobs.problems import CODES
 from dspy_jobs.settings import Settings
 from dspy_jobs.states import JobStatus
 from dspy_jobs.store.records import Claim, Taken
 from worker.attempt import Settlement
 from worker.response_cache import CacheCounts
+
+#: Of any job: how it came to run.
+_ARM = ("program", "model", "variant")
+PREDICTIONS = Family("dspy_predictions", "Jobs that ended.", (*_ARM, "status"))
+ERRORS = Family("dspy_errors", "Jobs that failed, by the problem's code.", ("code", "model"))
+COST = Family("dspy_prediction_cost", "US dollars spent, as far as prices are known.", _ARM, per=1e9)
+TOKENS = Family("dspy_token_usage", "Tokens used, as far as they are known.", ("type", "model"))
+
+#: What the ledger counts for the whole service, so that here it is no more than this process's share.
+_OWN = (PREDICTIONS, ERRORS, COST, TOKENS)
 
 #: What becomes of a job that was given an output made before, by the store's answer.
 _ANSWERED = {"finished": JobStatus.SUCCEEDED, "expired": JobStatus.EXPIRED}
@@ -72,29 +86,20 @@ class Instruments(Unmeasured, Collector):
         super().__init__()
         self._programs, self._models, self._cache = settings.programs, settings.models, cache
         self._durations: dict[tuple[str, tuple[str, ...]], Durations] = {}
-        self._counters: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
+        self._counts: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self._round_trips = self._durations_of(REDIS_DURATION, "worker")
-        self._make_own()
+        self._calls: set[object] = set()
+        """One for each model call under way. To add to a set, or take from it, is one step for the interpreter."""
         self.registry.register(self)
 
-    def _make_own(self) -> None:
-        """What only this process shows."""
-
-        def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(name, meaning, labels, registry=self.registry)
-
-        arm = ("program", "model", "variant")
-        self._predictions = counter("dspy_predictions", "Jobs that ended.", *arm, "status")
-        self._errors = counter("dspy_errors", "Jobs that failed, by the problem's code.", "code", "model")
-        self._cost = counter("dspy_prediction_cost", "US dollars spent, as far as prices are known.", *arm)
-        self._tokens = counter("dspy_token_usage", "Tokens used, as far as they are known.", "type", "model")
-        self._in_flight = Gauge(
-            "dspy_worker_lm_calls_in_flight", "Model calls that wait for their answer.", registry=self.registry
-        )
-
     def collect(self) -> Iterator[Metric]:
-        """The families that are added up for the whole service, as far as they are this process's."""
-        return metrics_of(self.totals())
+        """What the whole service adds up, and what it counts itself, as far as it is this process's."""
+        with self._counting:
+            counts = dict(self._counts)
+        yield from metrics_of({**self.totals(), **counts}, (*FAMILIES, *_OWN))
+        meaning = "Model calls that wait for their answer."
+        yield GaugeMetricFamily("dspy_worker_lm_calls_in_flight", meaning, value=len(self._calls))
 
     def totals(self) -> dict[str, int]:
         """See `Unmeasured`."""
@@ -116,20 +121,21 @@ class Instruments(Unmeasured, Collector):
         if answer in (False, "stale"):  # another attempt has the job
             return
         attempt, labels = settlement.attempt, self._labels(claim)
-        self._note_use(labels, settlement)
         # Between two attempts the job may have been canceled.
         status = str(JobStatus.CANCELED) if answer == "canceled" else settlement.status
-        if status == "retrying":
-            return
-        self._count(self._predictions, *labels, status)
-        self._durations_of(PREDICTION_DURATION, *labels[:2]).observe((attempt.ended_at - attempt.started_at) / 1000)
+        noted = _used(labels, attempt)
+        if status != "retrying":
+            noted[PREDICTIONS.field((*labels, status))] = 1
+            seconds = (attempt.ended_at - attempt.started_at) / 1000
+            self._durations_of(PREDICTION_DURATION, *labels[:2]).observe(seconds)
         if status == JobStatus.FAILED and attempt.error:
-            self._count(self._errors, _known(attempt.error.code, CODES), labels[1])
+            noted[ERRORS.field((_known(attempt.error.code, CODES), labels[1]))] = 1
+        self._count(noted)
 
     def answered(self, job: Taken, answer: str) -> None:
         """See `Unmeasured`."""
         if status := _ANSWERED.get(answer):
-            self._count(self._predictions, *self._labels(job), str(status))
+            self._count({PREDICTIONS.field((*self._labels(job), status)): 1})
 
     def round_trip(self, seconds: float) -> None:
         """See `Unmeasured`."""
@@ -141,30 +147,16 @@ class Instruments(Unmeasured, Collector):
 
         @contextmanager
         def call() -> Iterator[None]:
-            began, durations = time.perf_counter(), failed
-            self._in_flight.inc()
+            began, durations, this = time.perf_counter(), failed, object()
+            self._calls.add(this)
             try:
                 yield
                 durations = answered
             finally:
-                self._in_flight.dec()
+                self._calls.discard(this)
                 durations.observe(time.perf_counter() - began)
 
         return call
-
-    def _note_use(self, labels: tuple[str, str, str], settlement: Settlement) -> None:
-        usage, cost = settlement.attempt.usage, settlement.attempt.cost_nanos
-        tokens = {
-            "input": usage.input_tokens,
-            "output": usage.output_tokens,
-            "cached_input": usage.cached_input_tokens,
-            "reasoning": usage.reasoning_tokens,
-        }
-        for kind, number in tokens.items():
-            if number:
-                self._count(self._tokens, kind, labels[1], amount=number)
-        if cost:
-            self._count(self._cost, *labels, amount=cost / 1e9)
 
     def _labels(self, job: Claim | Taken) -> tuple[str, str, str]:
         """Its program, model and variant, as far as they are configured."""
@@ -179,11 +171,23 @@ class Instruments(Unmeasured, Collector):
         found = self._durations.get((family.name, labels))
         return found or self._durations.setdefault((family.name, labels), Durations(family, *labels))
 
-    def _count(self, counter: Counter, *labels: str, amount: float = 1) -> None:
-        child = self._counters.get((counter, labels))
-        if child is None:
-            child = self._counters.setdefault((counter, labels), counter.labels(*labels))
-        child.inc(amount)
+    def _count(self, numbers: Mapping[str, int]) -> None:
+        with self._counting:
+            for field, number in numbers.items():
+                self._counts[field] += number
+
+
+def _used(labels: tuple[str, str, str], attempt: Attempt) -> dict[str, int]:
+    """Tokens and nano-dollars of an attempt, as far as they are known."""
+    usage = attempt.usage
+    tokens = {
+        "input": usage.input_tokens,
+        "output": usage.output_tokens,
+        "cached_input": usage.cached_input_tokens,
+        "reasoning": usage.reasoning_tokens,
+    }
+    used = {TOKENS.field((kind, labels[1])): number for kind, number in tokens.items() if number}
+    return {**used, COST.field(labels): attempt.cost_nanos} if attempt.cost_nanos else used
 
 
 def _known(value: str, known: Container[str]) -> str:

@@ -11,7 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
-from dspy_jobs.settings import ConfigurationError
+from dspy_jobs.settings import ConfigurationError, Settings, WorkerSettings
+from worker.process import status_server
 from worker.status_server import StatusServer
 
 HEALTH: dict[str, Any] = {}
@@ -75,6 +76,19 @@ def test_a_port_that_cannot_be_had_is_a_clear_error(server: StatusServer, host: 
     """It is in use, or the address is not this machine's; the message says what to do."""
     with pytest.raises(ConfigurationError, match=r"worker\.metrics_port: .*DSPY_JOBS_WORKER_METRICS_PORT"):
         StatusServer(host, server.address[1])
+
+
+def test_a_worker_has_a_port_if_it_is_to_have_one(server: StatusServer) -> None:
+    """None by default, any for 0, and no other than the one that is set."""
+    assert status_server(Settings()) is None
+    free = status_server(Settings(worker=WorkerSettings(metrics_port=0)))
+    assert free is not None
+    assert free.address[1] > 0
+    free.server_close()
+    with pytest.raises(ConfigurationError):
+        status_server(Settings(worker=WorkerSettings(metrics_port=server.address[1])))
+    for text, port in (("", None), ("0", 0), ("9101", 9101)):
+        assert WorkerSettings(metrics_port=text).metrics_port == port  # type: ignore[arg-type]
 
 
 def test_it_listens_on_ipv6_too() -> None:
