@@ -17,6 +17,7 @@ from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, connect
 from dspy_jobs.waiting import wait_until
 from tests.integration.test_worker_attempts import Bench
+from tests.system.fleet import measured
 from tests.system.own_redis import OwnRedis
 from worker import watchdog
 from worker.condition import Condition
@@ -65,8 +66,7 @@ def summed(store: SyncStore) -> dict[str, int]:
 
 def runs(store: SyncStore) -> int:
     """Runs of `echo` that have arrived."""
-    found = summed(store)
-    return sum(n for field, n in found.items() if field.startswith(f"{RUNS}|echo|") and not field.endswith("|sum"))
+    return measured(store, f"{RUNS}|echo|sandbox")
 
 
 def shown(server: httpx.Client) -> dict[tuple[str, ...], float]:
