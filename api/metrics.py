@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.autoscale import present_demand
+from api.fleet_metrics import Merged, fleet_measures
 from api.reading import header, query
 from api.resources import Resources, resources_of
 from dspy_jobs.demand import Demand
@@ -29,8 +30,7 @@ async def get_metrics(request: Request) -> Response:
     resources = resources_of(request)
     query(request, ())
     registry = CollectorRegistry()
-    for source in SOURCES:
-        registry.register(await source(resources))
+    registry.register(Merged([await source(resources) for source in SOURCES]))
     encode, media_type = choose_encoder(header(request, b"accept"))
     return Response(encode(registry), media_type=media_type)
 
@@ -40,7 +40,7 @@ async def _demand(resources: Resources) -> Collector:
 
 
 #: Where metrics come from, in the order they are shown.
-SOURCES: tuple[Source, ...] = (_demand,)
+SOURCES: tuple[Source, ...] = (_demand, fleet_measures)
 
 
 class DemandCollector(Collector):

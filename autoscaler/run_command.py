@@ -39,6 +39,8 @@ from dspy_jobs.logs import configure_logging
 from dspy_jobs.pid_files import worker_pids
 from dspy_jobs.redis_url import redis_url
 from dspy_jobs.settings import AutoscalerSettings, ConfigurationError, Settings, load_settings, secret
+from dspy_jobs.stack.inherited import inherited_environ
+from dspy_jobs.stack.parts import WORKER_ENVIRON
 from dspy_jobs.store import connect
 
 log = structlog.get_logger("autoscaler")
@@ -238,7 +240,8 @@ def _process_backend(settings: Settings, ledger: redis.Redis, gauges: Gauges) ->
         memory_mib=settings.autoscaler.max_memory_mb_per_worker,
         starting=os.cpu_count() or 1,
     )
-    launcher = Launcher((sys.executable, "-m", "worker"), worker_pids(settings.data_dir))
+    environ = {**inherited_environ(), **WORKER_ENVIRON}
+    launcher = Launcher((sys.executable, "-m", "worker"), worker_pids(settings.data_dir), environ)
     return ProcessBackend(launcher, RedisRegistry(ledger), limits, gauges, available_mib)
 
 

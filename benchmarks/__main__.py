@@ -13,13 +13,14 @@ from typing import Any
 
 import orjson
 
-from benchmarks import http_requests, idle_latency, machine, memory, reuse, run_rate, scaling, upload
+from benchmarks import http_requests, idle_latency, instruments, machine, memory, reuse, run_rate, scaling, upload
 from benchmarks.options import Options
 from benchmarks.report import Report, table
 
 MEASUREMENTS: dict[str, Callable[[Options], list[Report]]] = {
     "run_rate": run_rate.measure,
     "reuse": reuse.measure,
+    "instruments": instruments.measure,
     "http_requests": http_requests.measure,
     "upload": upload.measure,
     "memory": memory.measure,

@@ -38,7 +38,7 @@ factory = "benchmarks.programs:echo"
 class Rig:
     """A running Redis and sandbox. `store` is the project's ledger in it."""
 
-    def __init__(self, folder: Path, closing: ExitStack, cache: str) -> None:
+    def __init__(self, folder: Path, closing: ExitStack, cache: str, worker: str) -> None:
         self.folder = folder
         self._closing = closing
         closing.enter_context(embedded_redis(folder))
@@ -46,7 +46,7 @@ class Rig:
         sandbox = self.start("sandbox", "--port", "0")
         self.sandbox_url = sandbox.find(r"(http://\S+)")
         config = folder / "dspy-jobs.toml"
-        config.write_text(_CONFIG.format(sandbox=self.sandbox_url) + f"[cache]\n{cache}\n")
+        config.write_text(_CONFIG.format(sandbox=self.sandbox_url) + f"[cache]\n{cache}\n[worker]\n{worker}\n")
         self.environ = {"REDIS_URL": self.redis_url(0), "DSPY_JOBS_CONFIG": str(config)}
         self.settings: Settings = load_settings(config, self.environ)
         self.store = SyncStore(closing.enter_context(connect(self.redis_url(0))))
@@ -83,10 +83,10 @@ class Rig:
 
 
 @contextmanager
-def rig(cache: str = "enabled = false") -> Iterator[Rig]:
-    """A rig in a folder of its own; leaves nothing behind. `cache` holds the settings of the response cache (TOML).
+def rig(cache: str = "enabled = false", worker: str = "") -> Iterator[Rig]:
+    """A rig in a folder of its own; leaves nothing behind. `cache` and `worker` hold settings of these sections (TOML).
 
     By default nothing is taken from a cache, for the contenders get the same questions again in each round.
     """
     with tempfile.TemporaryDirectory(prefix="dj-bench-") as folder, ExitStack() as closing:
-        yield Rig(Path(folder), closing, cache)
+        yield Rig(Path(folder), closing, cache, worker)

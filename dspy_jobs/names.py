@@ -42,8 +42,10 @@ a test holds the two against each other.
 | dj:workers | zset | workers by the end of their lease | permanent, trimmed |
 | dj:watch | hash | since when leases have been watched without a gap, and when last | permanent |
 | dj:worker:{worker} | string | what the worker says of itself (JSON) | a day |
+| dj:worker:{worker}:reported | string | the number of its last report of what it measured | a day |
 | dj:worker:{worker}:held | set | jobs it runs or is about to run | until the worker is gone |
 | dj:worker:{worker}:cancel | set | jobs it must stop | until the worker is gone |
+| dj:metrics | hash | what all workers have measured, see `dspy_jobs.measures` | permanent |
 | dj:autoscaler:{name} | string | the token of the autoscaler that leads | seconds, renewed |
 | dj:idempotency:{digest} | hash | whose an Idempotency-Key is, and the answer | `jobs.idempotency_seconds` |
 | dj:programs | hash | what workers say of the programs they run (JSON each) | permanent |
@@ -82,12 +84,13 @@ LANDING = "dj:landing"
 WAITING_CLIENTS = "dj:waiting_clients"
 BUDGETS = "dj:budgets"
 MODELS = "dj:models"
+METRICS = "dj:metrics"
 PROGRAMS = "dj:programs"
 
 #: Keys without a lifetime; every other key must have one once its work is done.
 PERMANENT = (
     JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, EXPIRING, TOTALS, WORKERS, WATCH, PROGRAMS, LANDING,
-    WAITING_CLIENTS, BUDGETS, MODELS,
+    WAITING_CLIENTS, BUDGETS, MODELS, METRICS,
 )  # fmt: skip
 PERMANENT_PREFIX = "dj:queue:"
 
@@ -215,6 +218,11 @@ def worker_held(worker_id: str) -> str:
 def worker_cancel(worker_id: str) -> str:
     """Jobs a worker must stop."""
     return f"dj:worker:{worker_id}:cancel"
+
+
+def worker_reported(worker_id: str) -> str:
+    """The number of a worker's last report of what it measured."""
+    return f"dj:worker:{worker_id}:reported"
 
 
 def autoscaler_lease(name: str) -> str:

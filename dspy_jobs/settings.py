@@ -84,12 +84,19 @@ class WorkerSettings(_Section):
     heartbeat_file: Path | None = Field(
         None, description="File the worker writes while it lives, for `python -m worker.probe`; unset means none."
     )
+    metrics_port: Port | None = Field(
+        None, description="Port a worker serves its own metrics and health on; 0 picks a free one, unset means none."
+    )
+    metrics_host: str = Field("127.0.0.1", min_length=1, description="Address that port is opened on.")
+    instruments: bool = Field(
+        True, description="Whether workers measure what they do; without it the service's histograms stand still."
+    )
 
-    @field_validator("heartbeat_file", mode="before")
+    @field_validator("heartbeat_file", "metrics_port", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         """So that a container can take back what its image sets."""
-        return value or None
+        return None if value == "" else value
 
 
 class JobSettings(_Section):

@@ -63,8 +63,8 @@ class Bookkeeper:
             return None
 
 
-def impatient_store(url: str) -> SyncStore:
-    """A store that gives up soon."""
+def impatient_store(url: str, observe: Callable[[float], None] = lambda _: None) -> SyncStore:
+    """A store that gives up soon; `observe` is told of its round trips."""
     pool = redis.BlockingConnectionPool.from_url(
         url,
         max_connections=_CONNECTIONS,
@@ -73,4 +73,4 @@ def impatient_store(url: str) -> SyncStore:
         socket_connect_timeout=_WAIT_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
-    return SyncStore(redis.Redis(connection_pool=pool))
+    return SyncStore(redis.Redis(connection_pool=pool), observe)

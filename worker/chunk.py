@@ -29,6 +29,7 @@ from worker.attempt import Runner, Settlement
 from worker.bookkeeping import Bookkeeper
 from worker.context import AttemptContext
 from worker.gates import Gates
+from worker.instruments import Unmeasured
 from worker.next_message import drop_message, next_message
 from worker.reuse import Job
 from worker.stored_answers import StoredAnswers
@@ -68,6 +69,11 @@ class ChunkRunner:
     """Held while a message's jobs are looked up."""
     running: dict[str, tuple[Claim, AttemptContext]] = field(default_factory=dict)
     """Attempts under way by job id; the housekeeping thread stops them."""
+    instruments: Unmeasured = field(default_factory=Unmeasured)
+    waiting: dict[int, deque[Job]] = field(default_factory=dict)
+    """Jobs each thread has taken and not started, by the thread's id."""
+    message_at: float = field(default_factory=time.time)
+    """When a message was last taken (seconds since the epoch); before the first, when this was made."""
 
     @property
     def probe_seconds(self) -> float:
@@ -84,6 +90,7 @@ class ChunkRunner:
         taken: list[Taken] = self._persist([operations.take_jobs(self.worker_id, ids)])[0]
         while taken:
             held: deque[Job] = deque()
+            self.message_at, self.waiting[threading.get_ident()] = time.time(), held
             try:
                 held.extend(self._unanswered(taken))
                 taken = self._of_next_message(self._run_held(held))
@@ -91,6 +98,8 @@ class ChunkRunner:
                 log.exception("chunk_broke", error=type(error).__name__)
                 self._end([job.id for job in held] or [job.id for job in taken], None)
                 return
+            finally:
+                self.waiting.pop(threading.get_ident(), None)
 
     def _unanswered(self, taken: Sequence[Taken]) -> list[Job]:
         """The jobs that must run; those whose outputs were made before have ended with them."""
@@ -98,18 +107,20 @@ class ChunkRunner:
         try:
             with self.lanes:
                 found = self.answers.find(jobs)
-                done = self._settle_answered(found, None) if found else set()
+                done = self._settle_answered(jobs, found, None) if found else set()
         except Exception as error:  # whatever it was, handed back they would come again at once, for ever
             log.exception("stored_answers_broke", error=type(error).__name__)
             return [replace(job, wish=None) for job in jobs]
         return [job for job in jobs if job.id not in done]
 
-    def _settle_answered(self, found: list[Answered], settlement: Ended | None) -> set[str]:
-        """End jobs with outputs made before. Answers which no longer wait; the others' queue is paused."""
+    def _settle_answered(self, jobs: Sequence[Job], found: list[Answered], settlement: Ended | None) -> set[str]:
+        """End those of the jobs with outputs made before. Answers which no longer wait; the others' queue is paused."""
         answers = self._settle(settlement, [self.answers.settle(found)])[0]
         settled = {a.job_id: answer for a, answer in zip(found, answers, strict=True) if answer != "paused"}
         for job_id, answer in settled.items():
             log.info("job_answered" if answer == "finished" else "job_outcome_discarded", job_id=job_id)
+        for job in jobs:
+            self.instruments.answered(job.taken, settled.get(job.id, ""))
         return set(settled)
 
     def _run_held(self, held: deque[Job]) -> str:
@@ -135,7 +146,7 @@ class ChunkRunner:
 
     def _take_late(self, job: Job, late: Answered, settlement: Ended | None) -> NotClaimed:
         """End a job with an output made since its message came."""
-        if self._settle_answered([late], settlement):
+        if self._settle_answered([job], [late], settlement):
             return NotClaimed("answered")
         return NotClaimed("gated", WaitReason.PAUSED, queue=names.queue(job.taken.model))
 
@@ -191,6 +202,7 @@ class ChunkRunner:
             return self._settle(None, then)
         if settled.to_store and replies[0]:
             self.keep_output(*settled.to_store)
+        self.instruments.settled(claim, settled, replies[0])
         _report(claim, settled, replies[0])
         return replies[len(first) :]
 
@@ -210,6 +222,7 @@ class ChunkRunner:
         self._settle(settlement, [operations.hand_back(self.worker_id, held, size)] if held else [])
 
     def _attempt(self, claim: Claim, job: Job) -> Settlement:
+        self.instruments.started(claim)
         try:
             context = self.runner.context_for(claim, job.request, job.wish)
             self._resume(claim, context)
@@ -256,6 +269,7 @@ class ChunkRunner:
             replies = self.store.run_all([settlement.operation, *settlement.more])
             self.running.pop(claim.id, None)
             self.stuck_threads += 1
+            self.instruments.settled(claim, settlement, replies[0])
             _report(claim, settlement, replies[0])
         return len(stuck)
 

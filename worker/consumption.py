@@ -25,6 +25,8 @@ class FreeThreads:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.count = 0
+        self.total = 0
+        """Threads there are; 0 before the pool has started."""
 
     def add(self, number: int) -> None:
         """Count threads that became free, or busy if negative."""
@@ -66,6 +68,7 @@ class ThreadPool(TaskPool):
 
     def on_start(self) -> None:
         """Every thread is free."""
+        free_threads.total = self.limit
         free_threads.add(self.limit)
 
     def on_apply(self, *args: Any, **options: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,6 +30,10 @@ from worker.tokens import tokens_of
 #: What lm15 says when a kept-alive connection was closed while idle. The request was not read, so repeating it once
 #: at once pays nothing twice.
 _STALE_CONNECTION = "closed connection before sending"
+
+
+#: Makes what a call runs within; it sees how the call ends.
+Watched = Callable[[], AbstractContextManager[None]]
 
 
 class Engine(Protocol):
@@ -54,13 +58,15 @@ class GuardedEngine:
         capabilities: Any,
         circuit: Circuit,
         rates: ProviderRates | None,
+        watched: Watched = nullcontext,
     ) -> None:
         """`make_engine` builds the real engine for a read timeout in seconds; engines are kept by timeout.
 
         `provider` is whose way of counting tokens the engine's answers follow, `identity` its name
         here, the provider's name of it and its address: answers of another are not taken for its own.
-        `has_keys` says whether the engine sends the keys of calls.
+        `has_keys` says whether the engine sends the keys of calls. `watched` makes what each call runs within.
         """
+        self._watched = watched
         self._circuit = circuit
         self._rates = rates
         self._make_engine = make_engine
@@ -94,7 +100,7 @@ class GuardedEngine:
         engine = self._engine_for(attempt.remaining_seconds())
         started = time.monotonic()
         try:
-            with self._key_of(question, attempt):
+            with self._key_of(question, attempt), self._watched():
                 response = _complete(engine, request)
         except LM15Error as error:
             self._circuit.failed(error, attempt)

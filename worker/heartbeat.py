@@ -26,7 +26,17 @@ class Heartbeat:
     def __init__(self, path: Path | None, lease_seconds: float) -> None:
         self._path = path
         self._good_for = _LEASES * lease_seconds
+        self._beat_at = time.monotonic()
         self.phase: Phase = "starting"
+
+    def age(self) -> float:
+        """Seconds since the last beat; before the first, since the worker was made."""
+        return time.monotonic() - self._beat_at
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the last beat is no longer good."""
+        return self.age() > self._good_for
 
     def beat(self) -> None:
         """Write the file anew, in one step, so that nobody reads half of it.
@@ -34,6 +44,7 @@ class Heartbeat:
         Raises:
             OSError: the file cannot be written.
         """
+        self._beat_at = time.monotonic()
         if self._path is None:
             return
         unfinished = self._path.with_name(f".{self._path.name}.{os.getpid()}")

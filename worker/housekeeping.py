@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from typing import Any
 
 import orjson
 import structlog
@@ -19,9 +20,11 @@ from dspy_jobs.settings import ModelSettings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, operations
 from dspy_jobs.store.gates import FleetCircuit
+from dspy_jobs.store.script import Operation
 from worker.chunk import ChunkRunner
-from worker.circuit import Circuits
+from worker.circuit import Circuit, Circuits
 from worker.consumption import pulse
+from worker.fleet_report import FleetReport
 from worker.heartbeat import Heartbeat
 
 log = structlog.get_logger("worker")
@@ -37,7 +40,15 @@ HALF_OPEN = "half_open"
 class Housekeeping(threading.Thread):
     """Renews this worker's lease and does a share of the work any live process may do."""
 
-    def __init__(self, chunk_runner: ChunkRunner, store: SyncStore, queues: list[str], circuits: Circuits) -> None:
+    def __init__(
+        self,
+        chunk_runner: ChunkRunner,
+        store: SyncStore,
+        queues: list[str],
+        circuits: Circuits,
+        status_address: tuple[str, int] | None = None,
+    ) -> None:
+        """`status_address` is where the worker serves its own metrics and health, for others to know."""
         super().__init__(name="housekeeping", daemon=True)
         worker = chunk_runner.runner.settings.worker
         self.heartbeat = Heartbeat(worker.heartbeat_file, worker.lease_seconds)
@@ -45,6 +56,9 @@ class Housekeeping(threading.Thread):
         self._store = store
         self._queues = queues
         self._circuits = circuits
+        self._status_address = status_address
+        self._report = FleetReport(chunk_runner.worker_id, chunk_runner.instruments.totals)
+        self._renewed_at = time.monotonic()
         self._rounds = 0
         self._reasons: dict[str, str] = {}
         """Why queues were closed in the last round."""
@@ -67,10 +81,24 @@ class Housekeeping(threading.Thread):
         self._ended.set()
         self.join(timeout=5)
         self.heartbeat.end()
-        try:
-            self._store.run(operations.retire_worker(self._chunk_runner.worker_id, self._queues))
-        except RedisError as error:
-            log.warning("redis_unavailable", error=str(error))
+        self._send_last(operations.retire_worker(self._chunk_runner.worker_id, self._queues))
+
+    def send_report(self) -> None:
+        """Send what was measured and not yet sent, before the process ends at once."""
+        self._send_last()
+
+    def lease_age(self) -> float:
+        """Seconds since the lease was last renewed; before the first time, since this was made."""
+        return time.monotonic() - self._renewed_at
+
+    def circuit_states(self) -> dict[str, float]:
+        """Each model's circuit as this worker knows it: 0 closed, 1 half-open, 2 open."""
+        return {model: self._circuit_state(model, circuit) for model, circuit in self._circuits.items()}
+
+    def _circuit_state(self, model: str, circuit: Circuit) -> float:
+        if not circuit.is_open:
+            return 0
+        return 1 if self._reasons.get(names.queue(model)) == HALF_OPEN else 2
 
     def round(self) -> None:
         """One round: say that this worker lives, stop what was canceled, do what dead processes left."""
@@ -78,7 +106,8 @@ class Housekeeping(threading.Thread):
         queues = [] if self._chunk_runner.is_draining.is_set() else self._queues
         lease = runner.settings.worker.lease_seconds
         renewal = operations.renew_worker(runner.worker_id, lease, self._description(), queues)
-        renewed = self._store.run(renewal)
+        renewed = self._send(renewal)
+        self._renewed_at = time.monotonic()
         for job_id in renewed.to_stop:
             self._chunk_runner.stop(job_id)
         if queues:
@@ -89,6 +118,20 @@ class Housekeeping(threading.Thread):
         self._rounds += 1
         if self._rounds % RARELY == 0:
             self._store.follow(chores.rare_chores(runner.settings, time.time_ns() // 1_000_000))
+
+    def _send(self, *more: Operation[Any]) -> Any:
+        """Run operations, and with them what was measured since the last time; answers the last one's answer."""
+        report = self._report.operations()
+        # First: where scripts have to be loaded again, the first one that is missing is what says so.
+        answers = self._store.run_all([*report, *more]) if report or more else [None]
+        self._report.arrived(report)
+        return answers[-1]
+
+    def _send_last(self, *more: Operation[Any]) -> None:
+        try:
+            self._send(*more)
+        except RedisError as error:
+            log.warning("redis_unavailable", error=str(error))
 
     def _beat(self) -> None:
         if self._chunk_runner.is_draining.is_set():
@@ -128,6 +171,7 @@ class Housekeeping(threading.Thread):
         self._reasons = reasons
 
     def _description(self) -> bytes:
+        host, port = self._status_address or (None, None)
         return orjson.dumps(
             {
                 "id": self._chunk_runner.worker_id,
@@ -137,6 +181,8 @@ class Housekeeping(threading.Thread):
                 "queues": self._queues,
                 "running": len(self._chunk_runner.running),
                 "draining": self._chunk_runner.is_draining.is_set(),
+                "metrics_host": host,
+                "metrics_port": port,
             }
         )
 

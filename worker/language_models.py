@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import dspy
@@ -15,7 +16,7 @@ from limits.storage import Storage
 from dspy_jobs.settings import ConfigurationError, ModelSettings, Settings, secret
 from worker.call_keys import with_keys
 from worker.circuit import Circuit, Circuits
-from worker.engine import Engine, GuardedEngine
+from worker.engine import Engine, GuardedEngine, Watched
 from worker.pricing import pricing_of, route_of
 from worker.rates import ProviderRates
 from worker.steps import LM
@@ -30,15 +31,21 @@ _OPENAI = "openai"
 class LanguageModels:
     """Every configured model, ready to call."""
 
-    def __init__(self, settings: Settings, circuits: Circuits, rates: Storage) -> None:
-        """Builds all of them, without a call to any provider.
+    def __init__(
+        self,
+        settings: Settings,
+        circuits: Circuits,
+        rates: Storage,
+        watched: Callable[[str], Watched] = lambda _: nullcontext,
+    ) -> None:
+        """Builds all of them, without a call to any provider. `watched` answers what a model's calls run within.
 
         Raises:
             ConfigurationError: a model id names no provider the engine knows.
         """
         connections = settings.worker.concurrency
         self._models = {
-            name: _language_model(name, model, connections, circuits[name], _rates(name, model, rates))
+            name: _language_model(name, model, connections, circuits[name], _rates(name, model, rates), watched(name))
             for name, model in settings.models.items()
         }
 
@@ -58,7 +65,12 @@ def _rates(name: str, settings: ModelSettings, storage: Storage) -> ProviderRate
 
 
 def _language_model(
-    name: str, settings: ModelSettings, connections: int, circuit: Circuit, rates: ProviderRates | None
+    name: str,
+    settings: ModelSettings,
+    connections: int,
+    circuit: Circuit,
+    rates: ProviderRates | None,
+    watched: Watched,
 ) -> dspy.LM:
     try:
         provider, _ = route_of(settings)
@@ -75,6 +87,7 @@ def _language_model(
         _capabilities(settings),
         circuit,
         rates,
+        watched,
     )
     return LM(settings.model, engine=engine, cache=False, num_retries=0, **settings.parameters)
 

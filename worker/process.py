@@ -12,6 +12,7 @@ import orjson
 import redis
 import structlog
 from celery import Celery, signals
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -27,13 +28,16 @@ from worker.bookkeeping import Bookkeeper, impatient_store
 from worker.cache_writer import CacheWriter
 from worker.chunk import ChunkRunner
 from worker.circuit import circuits_of
+from worker.condition import Condition
 from worker.drain import Drain
 from worker.housekeeping import Housekeeping
+from worker.instruments import Instruments, Unmeasured
 from worker.language_models import LanguageModels
 from worker.pricing import prices_per_1k
 from worker.programs import Program, load_programs
 from worker.rates import rate_storage
 from worker.response_cache import ResponseCache
+from worker.status_server import StatusServer
 from worker.stored_answers import stored_answers
 from worker.watchdog import Watchdog
 
@@ -56,27 +60,36 @@ class WorkerProcess:
         """Builds programs and models. `before_exit` is called before the process ends at once, to save its last words.
 
         Raises:
-            ConfigurationError: a program or model cannot be built.
+            ConfigurationError: a program or model cannot be built, or the port for metrics is in use.
         """
         self.settings = settings
         self.worker_id = new_worker_id()
         self.programs = load_programs(settings)
         url, queues = redis_url(settings), queues_of(settings)
-        store = SyncStore(_shared_connections(url))
-        circuits = circuits_of(settings, store)
-        models = LanguageModels(settings, circuits, rate_storage(url))
         cache = ResponseCache(settings)
+        instruments = Instruments(settings, cache.counts) if settings.worker.instruments else Unmeasured()
+        store = SyncStore(_shared_connections(url), instruments.round_trip)
+        circuits = circuits_of(settings, store)
+        models = LanguageModels(settings, circuits, rate_storage(url), instruments.calls_of)
         runner = Runner(settings, self.worker_id, self.programs, models, cache)
-        bookkeeper = Bookkeeper(impatient_store(url), self.worker_id)
+        bookkeeper = Bookkeeper(impatient_store(url, instruments.round_trip), self.worker_id)
         self.cache_writer = CacheWriter(cache)
         answers = stored_answers(runner, store)
         self.chunks = ChunkRunner(
-            runner, store, answers, bookkeeper, gates=consumption.gates, keep_output=self.cache_writer.put
-        )
+            runner, store, answers, bookkeeper, gates=consumption.gates, keep_output=self.cache_writer.put,
+            instruments=instruments,
+        )  # fmt: skip
         self._own_store = SyncStore(connect(url))
-        self.housekeeping = Housekeeping(self.chunks, self._own_store, queues, circuits)
-        self.drain = Drain(self.chunks, SyncStore(connect(url)), queues, before_exit)
-        self.watchdog = Watchdog(self.chunks, before_exit)
+        self._status = status_server(settings)
+        address = self._status.address if self._status else None
+        self.housekeeping = Housekeeping(self.chunks, self._own_store, queues, circuits, address)
+
+        def last_words() -> None:
+            self.housekeeping.send_report()
+            before_exit()
+
+        self.drain = Drain(self.chunks, SyncStore(connect(url)), queues, last_words)
+        self.watchdog = Watchdog(self.chunks, last_words)
 
     def attach(self, app: Celery) -> None:
         """Register the task and follow the Celery worker's start and stop."""
@@ -87,6 +100,9 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Make the scripts and programs known and begin to renew the lease, before any message is taken."""
+        if self._status:
+            condition = Condition(self.chunks, self.housekeeping)
+            self._status.start(whole_registry(self.chunks.instruments.registry, condition), condition.document)
         self._own_store.load_scripts()
         publish_all(self._own_store.redis, self.settings, self.programs)
         self.housekeeping.start()
@@ -104,6 +120,24 @@ class WorkerProcess:
         self.housekeeping.end()
         self.cache_writer.end()
         log.info("worker_stopped", worker=self.worker_id)
+
+
+def status_server(settings: Settings) -> StatusServer | None:
+    """The worker's own port, if it is to have one.
+
+    Raises:
+        ConfigurationError: it is in use.
+    """
+    port = settings.worker.metrics_port
+    return None if port is None else StatusServer(settings.worker.metrics_host, port)
+
+
+def whole_registry(registry: CollectorRegistry, condition: Condition) -> CollectorRegistry:
+    """A worker's instruments with its gauges and those of any process beside them."""
+    registry.register(condition)
+    for kind in (ProcessCollector, PlatformCollector, GCCollector):
+        kind(registry=registry)
+    return registry
 
 
 def publish_all(client: redis.Redis, settings: Settings, programs: dict[str, Program]) -> None:

@@ -57,12 +57,31 @@ class CacheCounts:
     hits_memory: int = 0
     hits_redis: int = 0
     misses: int = 0
+    unanswered: int = 0
+    """Of these, keys that Redis could not be asked for."""
+    stored_memory: int = 0
+    """Outputs put into memory: own ones, and those found in Redis."""
+    stored_redis: int = 0
     errors: int = 0
     """Uses of Redis that failed."""
     corrupt: int = 0
     """Stored values that were no entry; each was a miss, too, and was deleted."""
     skipped: int = 0
     """Uses of Redis left out because it had failed shortly before."""
+
+    def operations(self) -> dict[tuple[Level, str], int]:
+        """How often each level was used in each way. What memory lacks Redis is asked for."""
+        return {
+            ("memory", "hit"): self.hits_memory,
+            ("memory", "miss"): self.hits_redis + self.misses,
+            ("memory", "store"): self.stored_memory,
+            ("redis", "hit"): self.hits_redis,
+            ("redis", "miss"): self.misses - self.unanswered,
+            ("redis", "store"): self.stored_redis,
+            ("redis", "error"): self.errors,
+            ("redis", "corrupt"): self.corrupt,
+            ("redis", "skip"): self.skipped,
+        }
 
 
 class ResponseCache:
@@ -125,7 +144,9 @@ class ResponseCache:
 
     def store(self, outputs: Sequence[Stored]) -> None:
         """Write outputs to Redis in one round trip, which may take as long as the cache's timeout."""
-        self._use(self._writes, *(("SET", names.cache_entry(s.key), s.raw, "PX", s.lifetime_ms) for s in outputs))
+        commands = (("SET", names.cache_entry(s.key), s.raw, "PX", s.lifetime_ms) for s in outputs)
+        if self._use(self._writes, *commands) is not None:
+            self._count(stored_redis=len(outputs))
 
     def discard(self, key: str) -> None:
         """Forget an entry, in Redis as far as it can be reached."""
@@ -154,6 +175,8 @@ class ResponseCache:
 
     def _from_redis(self, keys: list[str]) -> dict[str, Found]:
         replies = self._use(self._reads, ("MGET", *map(names.cache_entry, keys)))
+        if replies is None:
+            self._count(unanswered=len(keys))
         stored = {key: raw for key, raw in zip(keys, replies or (), strict=False) if raw is not None}
         found = self._read(stored, "redis")
         for key in found:
@@ -182,6 +205,7 @@ class ResponseCache:
         if _memory_bytes(raw) <= self._settings.memory_bytes:
             with self._lock:
                 self._memory[key] = raw
+                self.counts.stored_memory += 1
 
     def _lifetime_ms(self, entry: CacheEntry) -> int:
         """What is left of an entry's life; one from the future, by another clock, gets no more than a whole life."""

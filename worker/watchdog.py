@@ -48,11 +48,19 @@ class Watchdog(threading.Thread):
             os._exit(os.EX_SOFTWARE)
 
     def _what_is_wrong(self) -> str:
-        if self._chunk_runner.is_draining.is_set():
-            return "draining"
-        if consumption.pulse.age() > STALLED_SECONDS:
-            return "the consumer no longer asks for messages"
-        stuck = self._chunk_runner.stuck_threads
-        if stuck >= max(1, self._chunk_runner.runner.settings.worker.concurrency * STUCK_SHARE):
-            return f"{stuck} threads are stuck in programs"
-        return ""
+        return "draining" if self._chunk_runner.is_draining.is_set() else stalled(self._chunk_runner)
+
+
+def is_consumer_alive() -> bool:
+    """Whether kombu has asked for messages lately."""
+    return consumption.pulse.age() <= STALLED_SECONDS
+
+
+def stalled(chunk_runner: ChunkRunner) -> str:
+    """Why a worker that consumes is of no use; empty if it is."""
+    if not is_consumer_alive():
+        return "the consumer no longer asks for messages"
+    stuck = chunk_runner.stuck_threads
+    if stuck >= max(1, chunk_runner.runner.settings.worker.concurrency * STUCK_SHARE):
+        return f"{stuck} threads are stuck in programs"
+    return ""

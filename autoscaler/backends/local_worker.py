@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +52,9 @@ class LocalWorker:
 class Launcher:
     """Starts workers that outlive this process, and finds those an earlier one started."""
 
-    def __init__(self, command: Sequence[str], pids: PidFolder) -> None:
-        """``command`` starts a worker; its name comes behind it."""
-        self._command, self._pids = tuple(command), pids
+    def __init__(self, command: Sequence[str], pids: PidFolder, environ: Mapping[str, str] | None = None) -> None:
+        """``command`` starts a worker, in our own environment or the given; its name comes behind it."""
+        self._command, self._pids, self._environ = tuple(command), pids, environ
 
     def start(self, name: str, now: float) -> LocalWorker:
         """Start a worker. Its log lines go where ours go, what it says on standard error to a file."""
@@ -62,8 +62,9 @@ class Launcher:
         # Its own session: Ctrl-C is for us to hear, who drain it.
         with self._errors(name).open("wb") as errors:
             child = subprocess.Popen(
-                [*self._command, name], stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True
-            )
+                [*self._command, name], stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True,
+                env=self._environ,
+            )  # fmt: skip
         mark = ProcessMark.of(child.pid) or ProcessMark(child.pid, 0.0)
         self._pids.write(name, mark)
         return LocalWorker(name, mark, now, child)

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 from dspy_jobs.redis_url import celery_url, redis_url
 from dspy_jobs.settings import Settings
 
+#: Workers of one machine cannot share a port, so each takes a free one and says in Redis which.
+WORKER_ENVIRON = {"DSPY_JOBS_WORKER_METRICS_PORT": "0"}
+
 #: Seconds a process gets beyond its own promise to stop before it is killed.
 _GRACE_SECONDS = 5.0
 #: The API lets answers under way come to their end for ten seconds.
@@ -105,7 +108,10 @@ def _sandbox(settings: Settings) -> Part:
 def _fixed_fleet(settings: Settings, workers: int) -> list[Part]:
     drain = settings.worker.drain_seconds + _GRACE_SECONDS
     worker_names = ["worker"] if workers == 1 else [f"worker-{number}" for number in range(1, workers + 1)]
-    return [Part(name, (sys.executable, "-m", "worker", name), drain, 1, workers=1) for name in worker_names]
+    return [
+        Part(name, (sys.executable, "-m", "worker", name), drain, 1, workers=1, environ=WORKER_ENVIRON)
+        for name in worker_names
+    ]
 
 
 def _scaled_fleet(settings: Settings, autoscale: Autoscale) -> list[Part]:

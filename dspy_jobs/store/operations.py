@@ -32,7 +32,7 @@ from dspy_jobs.store.submitting import (
     submit_job,
 )
 from dspy_jobs.store.verdicts import CANCELED, EXPIRED
-from dspy_jobs.store.workers import Renewal, renew_worker, retire_worker
+from dspy_jobs.store.workers import Renewal, renew_worker, report_measures, retire_worker
 
 __all__ = [
     "CANCELED",
@@ -67,6 +67,7 @@ __all__ = [
     "recover_lost",
     "release_jobs",
     "renew_worker",
+    "report_measures",
     "resume_batch",
     "retire_worker",
     "retry_jobs",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -29,8 +30,10 @@ def connect(url: str, timeout_seconds: float = 5.0) -> redis.Redis:
 class SyncStore:
     """The store as threads use it. `redis` is open for plain commands on keys of `dspy_jobs.names`."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, observe: Callable[[float], None] = lambda _: None) -> None:
+        """`observe` is told the seconds of every round trip, also of one that fails."""
         self.redis = client
+        self._observe = observe
 
     def run(self, operation: Operation[T]) -> T:
         """Run one operation.
@@ -78,6 +81,7 @@ class SyncStore:
         commands = [("EVALSHA", operation.script.sha, 0, *operation.args) for operation in operations]
         pool = self.redis.connection_pool
         connection = pool.get_connection()
+        began = time.perf_counter()
         try:
             connection.send_packed_command(connection.pack_commands(commands))  # type: ignore[no-untyped-call]
             return [_reply(connection) for _ in commands]
@@ -86,6 +90,7 @@ class SyncStore:
             connection.disconnect()  # type: ignore[no-untyped-call]
             raise
         finally:
+            self._observe(time.perf_counter() - began)
             pool.release(connection)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dspy_jobs.store.script import Operation, script
-from dspy_jobs.store.wire import text, texts, time_of
+from dspy_jobs.store.wire import flat, text, texts, time_of
+
+#: Milliseconds for which the number of a worker's last report is kept: as long as what it says of itself.
+_REPORTED_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,12 @@ def renew_worker(
 
     args = (time_of(now_ms), worker, int(lease_seconds * 1000), description, *queues)
     return Operation(script("renew_worker"), args, read)
+
+
+def report_measures(worker: str, number: int, additions: Mapping[str, int]) -> Operation[bool]:
+    """Add to what all workers have measured. Reports count from 1; one that was added before adds nothing."""
+    args = (worker, number, _REPORTED_MS, *flat(dict(additions)))
+    return Operation(script("report_measures"), args, bool)
 
 
 def retire_worker(worker: str, queues: Sequence[str]) -> Operation[int]:

@@ -62,6 +62,10 @@ def cache_redis(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
+#: How Redis is used by a cache that finds one key there and not another.
+REDIS = (("redis", "hit"), ("redis", "miss"))
+
+
 def levels(cache: ResponseCache, *keys: str) -> dict[str, str]:
     """Where each key was found."""
     return {name: found.level for name, found in cache.get(keys).items()}
@@ -78,7 +82,10 @@ def test_what_one_process_stored_all_find(new_cache: NewCache) -> None:
     assert levels(there, key(1), key(2), key(1)) == {key(1): "redis"}
     assert levels(there, key(1)) == {key(1): "memory"}
     assert there.get([key(1)])[key(1)].entry == here.get([key(1)])[key(1)].entry
-    assert there.counts == CacheCounts(hits_memory=2, hits_redis=1, misses=1)
+    assert there.counts == CacheCounts(hits_memory=2, hits_redis=1, misses=1, stored_memory=1)
+    assert here.counts == CacheCounts(hits_memory=2, misses=1, stored_memory=1, stored_redis=1)
+    used = {use: number for use, number in there.counts.operations().items() if number}
+    assert used == {("memory", "hit"): 2, ("memory", "miss"): 2, ("memory", "store"): 1, **dict.fromkeys(REDIS, 1)}
 
 
 def test_redis_is_asked_once_for_all_that_memory_lacks(new_cache: NewCache, cache_redis: redis.Redis) -> None:
@@ -223,7 +230,7 @@ def test_a_corrupt_entry_is_a_miss_and_deleted(new_cache: NewCache, cache_redis:
     cache_redis.set(names.cache_entry(key(1)), poison, px=60_000)
     assert levels(cache, key(1), key(2)) == {key(2): "redis"}
     assert cache_redis.keys() == [names.cache_entry(key(2)).encode()]
-    assert cache.counts == CacheCounts(hits_redis=1, misses=1, corrupt=1)
+    assert cache.counts == CacheCounts(hits_redis=1, misses=1, corrupt=1, stored_memory=1)
 
 
 def test_another_type_under_the_key_is_a_miss(new_cache: NewCache, cache_redis: redis.Redis) -> None:
@@ -294,7 +301,9 @@ def test_a_server_that_never_answers_costs_one_timeout(new_cache: NewCache, deaf
         cache.discard(key(2))
     assert time.monotonic() - began - first < TIMEOUT * 3
     assert deaf_server.accepted == 1
-    assert cache.counts == CacheCounts(hits_memory=100, misses=101, errors=1, skipped=300)
+    never_asked = {"unanswered": 101, "errors": 1, "skipped": 300}
+    assert cache.counts == CacheCounts(hits_memory=100, misses=101, stored_memory=100, **never_asked)
+    assert cache.counts.operations()["redis", "miss"] == 0
 
 
 def test_many_threads_together_wait_one_timeout(new_cache: NewCache, deaf_server: DeafServer) -> None:

@@ -25,6 +25,7 @@ from worker.chunk import STUCK_SECONDS, ChunkRunner
 from worker.circuit import circuits_of
 from worker.context import AttemptContext
 from worker.housekeeping import Housekeeping
+from worker.instruments import Instruments
 from worker.language_models import LanguageModels
 from worker.process import publish_prices
 from worker.programs import load_programs
@@ -45,13 +46,18 @@ class Bench:
 
     def __init__(self, settings: Settings, store: SyncStore, worker: str = "w1") -> None:
         circuits = circuits_of(settings, store)
-        models = LanguageModels(settings, circuits, rate_storage(settings.redis_url or ""))
         self.cache = ResponseCache(settings)
+        self.instruments = Instruments(settings, self.cache.counts)
+        rates = rate_storage(settings.redis_url or "")
+        models = LanguageModels(settings, circuits, rates, self.instruments.calls_of)
         runner = Runner(settings, worker, load_programs(settings), models, self.cache)
         self.settings = settings
         self.store = store
-        answers = stored_answers(runner, store)
-        self.chunks = ChunkRunner(runner, store, answers, Bookkeeper(store, worker), keep_output=self.cache.put)
+        measured = SyncStore(store.redis, self.instruments.round_trip)
+        self.chunks = ChunkRunner(
+            runner, measured, stored_answers(runner, measured), Bookkeeper(measured, worker),
+            keep_output=self.cache.put, instruments=self.instruments,
+        )  # fmt: skip
         self.housekeeping = Housekeeping(self.chunks, store, [names.queue(m) for m in settings.models], circuits)
 
     def submit(self, program: str, model: str = "sandbox", max_attempts: int = 1, **request: Any) -> str:

@@ -164,3 +164,9 @@ class Fleet:
             self.log(),
         )
         return self.batch(batch_id)
+
+
+def measured(store: SyncStore, labels: str) -> int:
+    """How many values workers have counted under a histogram's name and labels."""
+    sums = {field.decode(): int(number) for field, number in store.redis.hgetall(names.METRICS).items()}
+    return sum(n for field, n in sums.items() if field.startswith(f"{labels}|") and not field.endswith("|sum"))

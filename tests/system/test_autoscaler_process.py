@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+import orjson
 import pytest
 
 from dspy_jobs import names
@@ -19,7 +20,7 @@ from dspy_jobs.store.gates import close_gate, open_gate
 from dspy_jobs.waiting import wait_until
 from tests.sandbox_account import Account
 from tests.system.autoscaler_process import BOUND, AutoscalerProcess
-from tests.system.fleet import Fleet
+from tests.system.fleet import Fleet, measured
 
 pytestmark = pytest.mark.system
 
@@ -64,6 +65,7 @@ def test_a_burst_on_no_fleet_is_answered_once_each(
     assert (max(sizes), sizes[-1]) == (MOST, 0)
     assert not scaler.events("worker_died")
     assert not scaler.events("worker_killed")
+    assert measured(fleet.store, "dspy_prediction_duration_seconds|qa|own") == JOBS, "sums outlive the workers"
     first = min(_time_of(event) for event in scaler.events("worker_ready")) - began
     record_property("seconds_to_first_worker", round(first, 2))
     record_property("seconds_in_all", round(seconds, 2))
@@ -139,6 +141,8 @@ def test_a_dead_worker_is_replaced(fleet: Fleet, scaler: AutoscalerProcess) -> N
     scaler.start()
     assert wait_until(lambda: fleet.workers() == 1, BOUND), scaler.log()
     [pid] = scaler.workers().values()
+    described = orjson.loads(fleet.store.redis.get(names.worker(fleet.worker_id(pid))) or b"{}")
+    assert described["metrics_port"] > 0, "each has a port of its own"
     mark = ProcessMark.of(pid)
     assert mark
     mark.send(signal.SIGKILL)

@@ -47,6 +47,13 @@ def test_only_ports_of_parts_that_run_are_looked_at() -> None:
             check_ports(settings, parts_of(settings, 1, flower=True))
 
 
+def test_workers_of_one_machine_share_no_port() -> None:
+    """Whatever port is configured for a worker, each of a stack gets a free one."""
+    settings = load_settings(environ={**_CONFIG, "DSPY_JOBS_WORKER_METRICS_PORT": "9101"})
+    workers = [part for part in parts_of(settings, 2, flower=False) if part.workers]
+    assert [part.environ for part in workers] == [{"DSPY_JOBS_WORKER_METRICS_PORT": "0"}] * 2
+
+
 def test_two_parts_on_one_port_are_named() -> None:
     """Two settings with the same port are a mistake even while the port is free."""
     port = str(free_port())

@@ -20,6 +20,7 @@ from api.__main__ import _DRAIN_SECONDS as API_DRAIN_SECONDS
 from api.app import ROUTES
 from autoscaler.scaled_object import read_scaled_object
 from dspy_jobs import __version__, names
+from dspy_jobs.measures import FAMILIES
 from dspy_jobs.settings import Settings, load_settings
 from dspy_jobs.states import PRIORITY_STEPS
 from tests import keda_schema
@@ -237,6 +238,21 @@ def test_every_address_asked_over_http_is_a_route() -> None:
     assert url.netloc == f"{service['metadata']['name']}.{NAMESPACE}.svc:{service['spec']['ports'][0]['port']}"
     scraped = {endpoint["path"] for endpoint in named("ServiceMonitor", "api")["spec"]["endpoints"]}
     assert {url.path, *paths, *scraped} <= PATHS
+
+
+def test_workers_are_measured_where_they_answer(settings: Settings) -> None:
+    """Their port is open to Prometheus, and not to themselves alone; what the API says for all is taken from there."""
+    (port,) = container(named("Deployment", "worker"))["ports"]
+    assert (settings.worker.metrics_host, settings.worker.metrics_port) == ("0.0.0.0", port["containerPort"])
+    monitor = named("PodMonitor", "worker")["spec"]
+    assert monitor["selector"]["matchLabels"] == labels_of_pods(named("Deployment", "worker"))
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    (ingress,) = named("NetworkPolicy", "worker")["spec"]["ingress"]
+    assert endpoint["port"] == port["name"] == ingress["ports"][0]["port"]
+    (kept,) = endpoint["metricRelabelings"]
+    exported = ["dspy_worker_threads", *(family.name for family in FAMILIES)]
+    taken = [name for name in exported if re.fullmatch(kept["regex"], name)]
+    assert (kept["action"], taken) == ("keep", ["dspy_worker_threads"])
 
 
 def _trigger(name: str) -> dict[str, Any]:

@@ -49,6 +49,7 @@ ENDS = {
     ":workers": names.queue_workers("").removeprefix("dj:queue:"),
     ":held": names.worker_held("").removeprefix("dj:worker:"),
     ":cancel": names.worker_cancel("").removeprefix("dj:worker:"),
+    ":reported": names.worker_reported("").removeprefix("dj:worker:"),
     ":yields": ":yields",
     ":": names.PRIORITY_SEPARATOR,
 }
