@@ -103,7 +103,7 @@ def test_a_variants_parameters_lie_between_the_models_and_the_jobs(bench: Bench)
 
 
 def test_a_variant_this_worker_does_not_know_fails_as_data_in_the_end(bench: Bench) -> None:
-    """As after a change of the configuration with jobs in the queue; other workers may know it, so it is tried again."""
+    """As after a change of the configuration with jobs in the queue; another worker may know it, so it is retried."""
     job_id = bench.submit("candid", inputs={"text": "t"})
     bench.store.redis.hset(names.job(job_id), mapping={"variant": "gone", "limited": NOT_HERE_ATTEMPTS})
     bench.chunks.run([job_id])
