@@ -254,8 +254,8 @@ async def _history(resources: Resources, program: str, route: Route) -> History 
     redis = resources.store.redis
     seconds_now, _ = await redis.time()
     today = datetime.fromtimestamp(seconds_now, UTC).date()
-    for ago in range(_DAYS):
-        key = names.costs(book_day(today - timedelta(days=ago)))
+    days = [book_day(today - timedelta(days=ago)) for ago in range(_DAYS)]
+    for key in [key(day) for day in days for key in (names.costs, names.closed_costs)]:
         async for name, value in redis.hscan_iter(key, match=f"{route.model}|*|{program}|*", count=_STEP):
             # The pattern's stars go across parts, so a client named as the program would match, too.
             _, variant, of, _, metric = name.decode().split("|")

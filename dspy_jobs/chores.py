@@ -12,6 +12,7 @@ import random
 from dspy_jobs import names
 from dspy_jobs.chunks import chunk_sizes
 from dspy_jobs.settings import Settings
+from dspy_jobs.store.counted import fold_books, names_of
 from dspy_jobs.store.flights import send_waiting
 from dspy_jobs.store.operations import (
     cancel_batch,
@@ -96,12 +97,19 @@ def expire(settings: Settings) -> Plan[None]:
         pass
 
 
+def fold(settings: Settings) -> Plan[None]:
+    """Add books that are over to the totals that are never forgotten."""
+    while (yield fold_books(names_of(settings))):
+        pass
+
+
 def rare_chores(settings: Settings, now_ms: int) -> Plan[None]:
     """What need not be looked at each second."""
     yield from resend(settings)
     jobs = settings.jobs
     kept = jobs.expires_in_seconds + jobs.retention_seconds + jobs.tombstone_seconds
     yield trim_index(now_ms - int(kept * 1000), share=random.random())  # noqa: S311  # any place is as good
+    yield from fold(settings)
 
 
 def all_chores(settings: Settings) -> Plan[None]:

@@ -32,7 +32,11 @@ a test holds the two against each other.
 | dj:landing | hash | flights that are over with followers not yet sent: key to the leader or '' | permanent, emptied |
 | dj:waiting_clients | set | clients with jobs that wait for their budget | permanent, emptied |
 | dj:client:{client}:parked | list | jobs that wait for their client's budget | emptied |
-| dj:costs:{yyyymmdd} | hash | what was spent that day: `model|variant|program|client|metric` | `costs.retention_days` |
+| dj:costs:{yyyymmdd} | hash | what was spent that day: `model|variant|program|client|metric` | until it is closed |
+| dj:costs:{yyyymmdd}:closed | hash | what of it is in `dj:counted` | `costs.retention_days` |
+| dj:open_books | set | days with books that are not closed | permanent, small |
+| dj:counted | hash | totals for metrics, see `dspy_jobs/counted.py` | permanent, small |
+| dj:known_names | set | models, programs and variants that were ever configured | permanent, small |
 | dj:variant:{program}:{variant} | hash | what became of its jobs: counts, cost, run times | `costs.retention_days` |
 | dj:scores:{program}:{variant}:{name} | hash | values that callers gave jobs, by job | as a scored job's own |
 | dj:scores:{program} | zset | names of a program's scores, by the time of the last | as a scored job's own |
@@ -83,6 +87,9 @@ WATCH = "dj:watch"
 LANDING = "dj:landing"
 WAITING_CLIENTS = "dj:waiting_clients"
 BUDGETS = "dj:budgets"
+OPEN_BOOKS = "dj:open_books"
+COUNTED = "dj:counted"
+KNOWN_NAMES = "dj:known_names"
 MODELS = "dj:models"
 METRICS = "dj:metrics"
 PROGRAMS = "dj:programs"
@@ -90,7 +97,7 @@ PROGRAMS = "dj:programs"
 #: Keys without a lifetime; every other key must have one once its work is done.
 PERMANENT = (
     JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, EXPIRING, TOTALS, WORKERS, WATCH, PROGRAMS, LANDING,
-    WAITING_CLIENTS, BUDGETS, MODELS, METRICS,
+    WAITING_CLIENTS, BUDGETS, MODELS, METRICS, OPEN_BOOKS, COUNTED, KNOWN_NAMES,
 )  # fmt: skip
 PERMANENT_PREFIX = "dj:queue:"
 
@@ -236,8 +243,13 @@ def idempotency(digest: str) -> str:
 
 
 def costs(yyyymmdd: str) -> str:
-    """The books of a day in UTC."""
+    """The books of a day in UTC, as far as they are open."""
     return f"dj:costs:{yyyymmdd}"
+
+
+def closed_costs(yyyymmdd: str) -> str:
+    """What of the books of a day is in the totals already."""
+    return f"{costs(yyyymmdd)}:closed"
 
 
 def spent(yyyymmdd: str) -> str:

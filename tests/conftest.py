@@ -50,13 +50,15 @@ def store(redis_url: str) -> Iterator[SyncStore]:
 
 
 def keys_without_lifetime(client: redis.Redis) -> list[str]:
-    """Names of all keys that would stay for ever, but for those of jobs, batches and flights that have not ended."""
+    """Names of all keys that would stay for ever, but for those of jobs, batches, flights and books still in use."""
     keys = [key.decode() for key in client.scan_iter(count=1000) if client.ttl(key) == -1]
     return [key for key in keys if not is_at_work(client, key)]
 
 
 def is_at_work(client: redis.Redis, key: str) -> bool:
-    """Whether the key belongs to a job or batch that has not ended, an upload that is not one yet, or a flight."""
+    """Whether the key is of a job or batch that has not ended, an upload that is not one yet, a flight, or open books."""
+    if books := re.match(r"dj:costs:(\d{8})$", key):
+        return bool(client.sismember(names.OPEN_BOOKS, books[1]))
     if flight := re.match(r"dj:flight:(\w+)", key):
         return is_flying(client, flight[1])
     found = re.match(r"dj:((?:job|batch)_\w+)", key)

@@ -100,17 +100,17 @@ def read_shared(client: redis.Redis, known: Known, day: str) -> Shared:
             pipe.get(names.flight(key)).lrange(names.followers(key), 0, -1)
         for name in known.clients:
             pipe.lrange(names.client_parked(name), 0, -1)
-        pipe.hgetall(names.LANDING).hgetall(names.costs(day))
+        pipe.hgetall(names.LANDING).hgetall(names.costs(day)).hgetall(names.closed_costs(day))
         replies = iter(pipe.execute())
     flights = {key: (next(replies), _texts(next(replies))) for key in known.flights}
     parked = {job_id for _ in known.clients for job_id in _texts(next(replies))}
-    landing, books = _fields(next(replies)), _fields(next(replies))
+    landing, *books = (_fields(next(replies)) for _ in range(3))
     return Shared(
         leaders={key: leader.decode() for key, (leader, _) in flights.items() if leader},
         landing=landing,
         followers={key: ids for key, (_, ids) in flights.items() if ids},
         parked=parked,
-        calls=sum(int(value) for name, value in books.items() if name.endswith("|calls")),
+        calls=sum(int(value) for part in books for name, value in part.items() if name.endswith("|calls")),
     )
 
 

@@ -16,6 +16,7 @@ from dspy_jobs.settings import Settings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, gates, operations, recovery
 from dspy_jobs.store.books import Bill, BilledCall, Booked, limits_of_spending, record_calls
+from dspy_jobs.store.counted import fold_books
 from dspy_jobs.store.flights import Answered, send_waiting, settle_answered
 from dspy_jobs.store.operations import EXPIRED, BatchLimits
 from dspy_jobs.store.records import Claim, NotClaimed
@@ -297,16 +298,21 @@ def test_each_day_has_its_own_books(scene: Scene, before: str, after: str) -> No
 
 @pytest.mark.parametrize(("budgets", "kept"), [({}, 400 * DAY), ({"kept": 3 * DAY}, 3 * DAY)])
 def test_books_have_a_lifetime_of_their_own(scene: Scene, budgets: dict[str, int], kept: int) -> None:
-    """Counted from their first entry; later ones do not renew it."""
+    """Counted from their first entry, which later ones do not renew, or from when they were closed."""
     if budgets:
         scene.store.redis.hset(names.BUDGETS, mapping=budgets)
-    keys = [names.costs(day_of(scene.now)), *(names.spent(p) for p in (day_of(scene.now), day_of(scene.now)[:6]))]
+    day = day_of(scene.now)
+    keys = [names.spent(day), names.spent(day[:6])]
     scene.finish("w1", scene.claim("w1", scene.submit()), bill=costing(1))
-    assert [scene.lifetime(key) for key in keys] == [kept] * 3
+    assert [scene.lifetime(key) for key in keys] == [kept] * 2
     for key in keys:
         scene.store.redis.pexpire(key, 5000)
     scene.finish("w1", scene.claim("w1", scene.submit()), bill=costing(1))
-    assert [scene.lifetime(key) for key in keys] == [5000] * 3
+    assert [scene.lifetime(key) for key in keys] == [5000] * 2
+    assert scene.store.redis.ttl(names.costs(day)) == -1
+    scene.store.run(fold_books(now_ms=scene.now + DAY))
+    assert not scene.store.redis.exists(names.costs(day))
+    assert scene.lifetime(names.closed_costs(day)) == kept
 
 
 # ---- budgets of all --------------------------------------------------------------------------------------------

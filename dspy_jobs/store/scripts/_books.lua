@@ -48,12 +48,8 @@ local function add_all(sums)
   end
 end
 
--- Give a key of the books its lifetime, unless it has one.
-local function keep_books(key)
-  if redis.call('PTTL', key) < 0 then
-    redis.call('PEXPIRE', key, redis.call('HGET', 'dj:budgets', 'kept') or 400 * DAY)
-  end
-end
+-- How long what was spent is kept, in milliseconds.
+local function lifetime_of_books() return redis.call('HGET', 'dj:budgets', 'kept') or 400 * DAY end
 
 -- What is kept of a variant as a whole, for comparing it with others of its program.
 local OF_A_VARIANT = {jobs = true, failed = true, hit = true, coalesced = true, calls = true, cost = true,
@@ -76,15 +72,24 @@ local function bump_latency(sums, f, elapsed)
   bump(sums, variant_key(f), 'b' .. math.ceil(math.log(math.max(1, elapsed)) / math.log(1.02 / 0.98)), 1)
 end
 
+-- Add to the books of a day. They have no lifetime before they are closed (fold_books.lua), so that nothing is gone
+-- that is not in the totals; with their first entries they are put on the list of those that are to be closed.
+local function add_to_day(books, fields)
+  local is_new = false
+  for field, amount in pairs(fields) do
+    if amount ~= 0 and add(books, field, amount) == amount then is_new = true end
+  end
+  if is_new then redis.call('SADD', 'dj:open_books', books:sub(10)) end
+end
+
 -- Add sums that go into the books, too. The numbers of a variant stay as long after the last of it as the books do.
 local function add_to_books(sums, now)
   local books = costs_key(now)
+  add_to_day(books, sums[books] or {})
+  sums[books] = nil
   add_all(sums)
-  if sums[books] then keep_books(books) end
   for key in pairs(sums) do
-    if key:sub(1, 11) == 'dj:variant:' then
-      redis.call('PEXPIRE', key, redis.call('HGET', 'dj:budgets', 'kept') or 400 * DAY)
-    end
+    if key:sub(1, 11) == 'dj:variant:' then redis.call('PEXPIRE', key, lifetime_of_books()) end
   end
 end
 
@@ -92,7 +97,8 @@ end
 local function spend(f, now, cost)
   if cost == 0 then return end
   for _, key in ipairs({spent_keys(now)}) do
-    if add(key, '*', cost) == cost then keep_books(key) end
+    local is_new = add(key, '*', cost) == cost
+    if is_new and redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, lifetime_of_books()) end
     add(key, f.client, cost)
   end
 end
@@ -131,6 +137,23 @@ local function book(id, f, at, now, sums)
   end
   spend(f, now, s.cost)
   return s, last
+end
+
+-- The code of the problem that an outcome tells of.
+local function code_of(outcome)
+  local is_json, told = pcall(cjson.decode, outcome)
+  local problem = is_json and type(told) == 'table' and told.problem
+  local code = type(problem) == 'table' and problem.code
+  return type(code) == 'string' and code:match('^[%w_]+$') or 'other'
+end
+
+-- Count what the books do not tell of a job that has ended, straight in the totals: the rarer endings, and why it failed.
+local function count_unbooked(sums, f, status, outcome)
+  if status == 'failed' then
+    bump(sums, 'dj:counted', 'error|' .. f.model .. '|' .. code_of(outcome), 1)
+  elseif status ~= 'succeeded' then
+    bump(sums, 'dj:counted', f.model .. '|' .. f.variant .. '|' .. f.program .. '|' .. status, 1)
+  end
 end
 
 -- Count a job that has ended, in the books (`key`) and on its batch: how it came by its output, and what that saved.

@@ -256,6 +256,7 @@ local function end_jobs(jobs, now, sums)
     bump_states(sums, f, f.status, status)
     if f.owner and f.status == 'queued' then bump(sums, queue_key(f.queue), 'taken', -1) end
     count_ending(sums, books, f, status, job[5])
+    count_unbooked(sums, f, status, job[4])
     if f.batch ~= '' then batches[f.batch] = true end
   end
   add_to_books(sums, now)
@@ -299,6 +300,7 @@ end
 -- Put a running job back among the queued ones; its holder has it no more.
 local function put_back(id, f, problem, now)
   keep_attempt(id, f, problem, now)
+  add('dj:counted', 'attempts|' .. f.model .. '|recovered', 1)
   redis.call('HSET', job_key(id), 'status', 'queued', 'wait', 'worker_lost')
   let_go(id, f)
   recount(f, 'running', 'queued')

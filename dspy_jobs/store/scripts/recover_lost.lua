@@ -3,7 +3,7 @@
 -- A lease runs only while somebody watches. If nobody came here for half of `grace` (ms), Redis was away or stood
 -- still, and live workers could not renew: they get that long before any of them is taken for lost.
 -- ARGV: now, limit, largest number of losses, worker_lost problem, canceled problem, grace.
-local now, left, recovered, failed = clock(ARGV[1]), tonumber(ARGV[2]), 0, 0
+local now, left, recovered, failed, sums = clock(ARGV[1]), tonumber(ARGV[2]), 0, 0, {}
 local grace, last = tonumber(ARGV[6]), redis.call('HGET', 'dj:watch', 'last')
 if not last or now - tonumber(last) > grace / 2 then redis.call('HSET', 'dj:watch', 'since', ms(now)) end
 redis.call('HSET', 'dj:watch', 'last', ms(now))
@@ -17,6 +17,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
     if f and f.status == 'queued' and f.owner == worker then
       let_go(id, f)
       send(f.queue, f.priority, {id}, now, true)
+      bump(sums, 'dj:counted', 'recovered|' .. f.queue, 1)
       recovered = recovered + 1
     elseif f and f.status == 'running' and f.owner == worker then
       local losses = redis.call('HINCRBY', key, 'lost', 1)
@@ -30,6 +31,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
       else
         put_back(id, f, ARGV[4], now)
         send(f.queue, f.priority, {id}, now, true)
+        bump(sums, 'dj:counted', 'recovered|' .. f.queue, 1)
         recovered = recovered + 1
       end
     end
@@ -39,4 +41,5 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
     redis.call('DEL', cancel_key(worker))
   end
 end
+add_all(sums)
 return {recovered, failed}

@@ -15,6 +15,7 @@ if f.cancel then
   return 'canceled'
 end
 if f.leads then end_flight(id, false, now) end
+add('dj:counted', 'attempts|' .. f.model .. '|' .. (ARGV[10] ~= '' and 'fell_back' or 'retried'), 1)
 redis.call('HSET', key, 'status', 'queued', 'wait', ARGV[7], 'until', ms(due))
 if ARGV[9] ~= 'none' then redis.call('HINCRBY', key, ARGV[9], 1) end
 let_go(id, f)

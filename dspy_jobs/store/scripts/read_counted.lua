@@ -1,0 +1,7 @@
+-- Read what totals are made of: {what is folded, names that metrics may show, open books of each day…}. The number of jobs
+-- makes no difference. No ARGV.
+local found = {redis.call('HGETALL', 'dj:counted'), redis.call('SMEMBERS', 'dj:known_names')}
+for _, day in ipairs(redis.call('SMEMBERS', 'dj:open_books')) do
+  found[#found + 1] = redis.call('HGETALL', 'dj:costs:' .. day)
+end
+return found

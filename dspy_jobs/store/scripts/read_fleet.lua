@@ -1,0 +1,14 @@
+-- Read each model's circuit and the workers: {{0 closed, 1 half-open or 2 open, live workers} of each queue, number of
+-- draining workers}. ARGV: now, queues…
+local now, queues, draining = clock(ARGV[1]), {}, 0
+for i = 2, #ARGV do
+  local key = queue_key(ARGV[i])
+  local ends = redis.call('HGET', key .. ':gates', 'circuit_open')
+  local circuit = ends and (tonumber(ends) > now and 2 or 1) or 0
+  queues[#queues + 1] = {circuit, redis.call('ZCOUNT', key .. ':workers', now, '+inf')}
+end
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', now, '+inf')) do
+  local described = redis.call('GET', 'dj:worker:' .. worker)
+  if described and cjson.decode(described).draining then draining = draining + 1 end
+end
+return {queues, draining}
