@@ -29,6 +29,7 @@ from api import (
     variants,
 )
 from api.idempotency import once
+from api.own_metrics import OwnMetrics
 from api.request_scope import RequestScope
 from api.resources import open_resources
 from dspy_jobs import __version__
@@ -76,9 +77,11 @@ ROUTES = (
 def create_app(settings: Settings) -> FastAPI:
     """The application for a configuration. Redis need not be there when it starts."""
 
+    own_metrics = OwnMetrics()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_resources(settings) as app.state.resources:
+        async with open_resources(settings, own_metrics) as app.state.resources:
             yield
 
     app = FastAPI(
@@ -96,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     for method, path, handler in ROUTES:
         app.add_route(path, once(path, handler) if method == "POST" else handler, methods=[method])
     app.add_route("/docs", docs_page.get_docs, methods=["GET"])
-    app.add_middleware(RequestScope)
+    app.add_middleware(RequestScope, metrics=own_metrics)
     problems.install(app)
     openapi.install(app, ROUTES)
     return app

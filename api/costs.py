@@ -54,7 +54,8 @@ async def _read(resources: Resources, span: Span, costs: Costs) -> None:
         # In a transaction, for entries move from the open books to the closed ones.
         async with resources.store.redis.pipeline(transaction=True) as pipe:
             for day in some:
-                pipe.hgetall(names.costs(book_day(day))).hgetall(names.closed_costs(book_day(day)))
+                pipe.hgetall(names.costs(book_day(day)))
+                pipe.hgetall(names.closed_costs(book_day(day)))
             found = await pipe.execute()
         for day, open_books, closed in zip(some, found[::2], found[1::2], strict=True):
             costs.add(day, open_books)

@@ -1,4 +1,4 @@
-"""Around every request: its id, its log line, and the answer when something unforeseen happens."""
+"""Around every request: its id, its log line, its metrics, and the answer when something unforeseen happens."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import problem_answer
+from api.own_metrics import OwnMetrics
 from dspy_jobs.problems import problem
 
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
@@ -20,8 +21,9 @@ _log = structlog.get_logger("api")
 class RequestScope:
     """ASGI middleware. Puts `request_id` into the scope."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: OwnMetrics) -> None:
         self.app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102
         if scope["type"] != "http":
@@ -49,10 +51,11 @@ class RequestScope:
             _log.exception("request_failed")
             if not status:
                 await problem_answer(scope, _UNEXPECTED)(scope, receive, send_with_id)
+        seconds = time.perf_counter() - began
+        self._metrics.count_request(scope, status, seconds)
         # Polls and probes that went well would bury the rest, and cost a fifth of a poll.
         log = _log.debug if scope["method"] == "GET" and 0 < status < 400 else _log.info
-        seconds = round(time.perf_counter() - began, 4)
-        log("request", method=scope["method"], path=scope["path"], status=status, seconds=seconds)
+        log("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
 
 
 _UNEXPECTED = problem("unexpected", "The service met something unforeseen; its log has the request_id.")

@@ -14,6 +14,7 @@ from api import housekeeping
 from api.capacity import Capacity
 from api.catalogue import Catalogue
 from api.job_reader import JobReader
+from api.own_metrics import OwnMetrics
 from api.stored_answers import StoredAnswers
 from api.waiting_room import WaitingRoom
 from dspy_jobs.redis_url import redis_url
@@ -32,6 +33,7 @@ class Resources:
     jobs: JobReader
     room: WaitingRoom
     answers: StoredAnswers
+    own_metrics: OwnMetrics
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -43,13 +45,14 @@ class Resources:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+async def open_resources(settings: Settings, own_metrics: OwnMetrics) -> AsyncIterator[Resources]:
     """Connect to Redis (it need not be there yet) and start what runs beside requests."""
     url = redis_url(settings)
-    store = AsyncStore(connect_async(url))
+    store = AsyncStore(connect_async(url), own_metrics.redis_seconds.observe)
     catalogue = Catalogue(store)
     room = WaitingRoom(connect_async(url), catalogue.expire)
-    resources = Resources(settings, store, catalogue, Capacity(store), JobReader(store), room, StoredAnswers(settings))
+    capacity, jobs, answers = Capacity(store), JobReader(store), StoredAnswers(settings)
+    resources = Resources(settings, store, catalogue, capacity, jobs, room, answers, own_metrics)
     resources.start(room.listen())
     resources.start(housekeeping.keep_house(store, settings))
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import redis.asyncio
 import structlog
@@ -14,11 +15,13 @@ from dspy_jobs.redis_url import cache_url
 from dspy_jobs.settings import Settings
 from dspy_jobs.store import connect_async
 
+T = TypeVar("T")
+
 _log = structlog.get_logger("api")
 
 
 class StoredAnswers:
-    """The cache's Redis as the API uses it: it reads no answer, only whether it is there."""
+    """The cache's Redis as the API uses it: it reads no answer, only whether it is there, and how full it is."""
 
     def __init__(self, settings: Settings) -> None:
         self._seconds = settings.cache.timeout_seconds
@@ -27,9 +30,14 @@ class StoredAnswers:
 
     async def find(self, keys: Sequence[str], max_age_seconds: float | None) -> set[str] | None:
         """Those of the keys with an answer that is no older; None if the cache cannot be asked."""
+        by_name = dict(zip(map(names.cache_entry, keys), keys, strict=True))
+        return await self.ask(lambda _: self._find(by_name, max_age_seconds))
+
+    async def ask(self, question: Callable[[redis.asyncio.Redis], Awaitable[T]]) -> T | None:
+        """What the cache's Redis answers; None if it cannot be asked."""
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._find(dict(zip(map(names.cache_entry, keys), keys, strict=True)), max_age_seconds)
+                return await question(self._redis)
         except (RedisError, OSError, TimeoutError) as error:
             _log.warning("cache_unavailable", error=str(error) or type(error).__name__)
             return None

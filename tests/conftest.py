@@ -56,7 +56,7 @@ def keys_without_lifetime(client: redis.Redis) -> list[str]:
 
 
 def is_at_work(client: redis.Redis, key: str) -> bool:
-    """Whether the key is of a job or batch that has not ended, an upload that is not one yet, a flight, or open books."""
+    """Whether the key is of a job or batch that has not ended, an upload that is none yet, a flight, or open books."""
     if books := re.match(r"dj:costs:(\d{8})$", key):
         return bool(client.sismember(names.OPEN_BOOKS, books[1]))
     if flight := re.match(r"dj:flight:(\w+)", key):

@@ -7,8 +7,9 @@ the client's cost for each; a lone request waits for nothing.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import redis.asyncio
@@ -44,10 +45,14 @@ def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis
 
 
 class AsyncStore:
-    """The store as the event loop uses it. `redis` is open for plain commands on keys of `dspy_jobs.names`."""
+    """The store as the event loop uses it. `redis` is open for plain commands on keys of `dspy_jobs.names`.
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    `on_round_trip` is told how many seconds each round trip took that Redis answered.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, on_round_trip: Callable[[float], None] = lambda _: None) -> None:
         self.redis = client
+        self._on_round_trip = on_round_trip
         self._waiting: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
         self._flights: set[asyncio.Task[None] | None] = set()
 
@@ -113,8 +118,11 @@ class AsyncStore:
         pool = self.redis.connection_pool
         connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
+            sent_at = time.perf_counter()
             await connection.send_packed_command(connection.pack_commands(commands))
-            return [await _reply(connection) for _ in commands]
+            replies = [await _reply(connection) for _ in commands]
+            self._on_round_trip(time.perf_counter() - sent_at)
+            return replies
         except BaseException:
             # What is left unread must not be taken for the next command's answer.
             await connection.disconnect(nowait=True)

@@ -1,46 +1,21 @@
-"""`GET /metrics`: numbers for Prometheus, read when they are asked for.
-
-Every API process reports the same numbers of the whole service, so any one of them may be scraped. A scrape that
-cannot be answered whole fails: Prometheus shows a gap then, where a zero would read as an idle service.
-"""
+"""What the fleet is scaled on, and each queue as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from starlette.requests import Request
-from starlette.responses import Response
 
 from api.autoscale import present_demand
-from api.fleet_metrics import Merged, fleet_measures
-from api.reading import header, query
-from api.resources import Resources, resources_of
+from api.resources import Resources
+from dspy_jobs import names
 from dspy_jobs.demand import Demand
 
-#: Reads what some metrics are made of; afterwards they are made without any input or output.
-Source = Callable[[Resources], Awaitable[Collector]]
 
-
-async def get_metrics(request: Request) -> Response:
-    """All metrics, in the format the scraper asks for."""
-    resources = resources_of(request)
-    query(request, ())
-    registry = CollectorRegistry()
-    registry.register(Merged([await source(resources) for source in SOURCES]))
-    encode, media_type = choose_encoder(header(request, b"accept"))
-    return Response(encode(registry), media_type=media_type)
-
-
-async def _demand(resources: Resources) -> Collector:
+async def read_queues(resources: Resources) -> Collector:
+    """Read the demand at this moment."""
     return DemandCollector(await present_demand(resources))
-
-
-#: Where metrics come from, in the order they are shown.
-SOURCES: tuple[Source, ...] = (_demand, fleet_measures)
 
 
 class DemandCollector(Collector):
@@ -88,3 +63,7 @@ def _of_queues(demand: Demand) -> Iterator[Metric]:
     for load in loads:
         gates.add_metric([load.name, load.gate.reason if load.gate else ""], 0 if load.gate else 1)
     yield gates
+    active = GaugeMetricFamily("dspy_active_predictions", "Running jobs of each model.", labels=["model"])
+    for load in loads:
+        active.add_metric([load.name.removeprefix(names.queue(""))], load.running)
+    yield active

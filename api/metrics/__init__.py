@@ -1,0 +1,84 @@
+"""`GET /metrics`: numbers for Prometheus, read when they are asked for.
+
+Every API process reports the same numbers of the whole service, so any one of them may be scraped; beside them each
+tells what it counts of itself alone (`dspy_http_*`, `dspy_redis_*`, `process_*`, `python_*`). A scrape that cannot be
+answered whole fails: Prometheus shows a gap then, where a zero would read as an idle service.
+
+Label values are names that the configuration or the code knows; whatever else is found in Redis is `other`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from redis.exceptions import TimeoutError as RedisTimeout
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.metrics.budgets import read_budgets
+from api.metrics.demand import DemandCollector, read_queues
+from api.metrics.ledger import read_ledger
+from api.metrics.memory import read_memory
+from api.metrics.models import read_models
+from api.reading import header, query
+from api.resources import Resources, resources_of
+
+__all__ = ["SOURCES", "DemandCollector", "Source", "get_metrics"]
+
+#: Reads what some metrics are made of; afterwards they are made without any input or output.
+Source = Callable[[Resources], Awaitable[Collector]]
+
+#: Seconds Redis gets: less than a scraper waits, for an answer that says what is wrong is better than none.
+_PATIENCE_SECONDS = 2.0
+
+
+async def get_metrics(request: Request) -> Response:
+    """All metrics, in the format the scraper asks for."""
+    resources = resources_of(request)
+    query(request, ())
+    registry = CollectorRegistry()
+    registry.register(_Together(await _read(resources)))
+    encode, media_type = choose_encoder(header(request, b"accept"))
+    return Response(encode(registry), media_type=media_type)
+
+
+async def _own(resources: Resources) -> Collector:
+    return resources.own_metrics.registry
+
+
+#: Where metrics come from, in the order they are shown. A family may come from several.
+SOURCES: tuple[Source, ...] = (read_queues, read_ledger, read_models, read_budgets, read_memory, _own)
+
+
+async def _read(resources: Resources) -> Sequence[Collector]:
+    """Ask all sources at once: together their questions make one round trip or two.
+
+    Raises:
+        redis.exceptions.RedisError: Redis is unreachable or takes too long.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await asyncio.gather(*(source(resources) for source in SOURCES))
+    except TimeoutError:
+        raise RedisTimeout("the metrics could not be read in time") from None
+
+
+class _Together(Collector):
+    """The families of several collectors; one that comes from more than one of them is shown once, with all samples."""
+
+    def __init__(self, collectors: Sequence[Collector]) -> None:
+        self._collectors = collectors
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for collector in self._collectors:
+            for family in collector.collect():
+                known = families.setdefault(family.name, family)
+                if known is not family:
+                    known.samples.extend(family.samples)
+        yield from families.values()

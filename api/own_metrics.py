@@ -1,0 +1,71 @@
+"""What this process counts of itself: requests, round trips to Redis, its memory, files and processor time."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from starlette.types import Scope
+
+_REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_REDIS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+#: Stands for whatever has no name of its own, so that no caller can make new series.
+OTHER = "other"
+#: As nginx has it: the caller went away before there was an answer.
+_CLIENT_GONE = 499
+
+
+class OwnMetrics:
+    """This process's own numbers, in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
+        self.registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self._requests = Counter("dspy_http_requests", "Answered requests.", labels, registry=self.registry)
+        self._request_seconds = Histogram(
+            "dspy_http_request_duration_seconds",
+            "Time until a request was answered whole.",
+            labels,
+            buckets=_REQUEST_SECONDS,
+            registry=self.registry,
+        )
+        redis_seconds = Histogram(
+            "dspy_redis_duration_seconds",
+            "Time of a round trip to Redis.",
+            ("process",),
+            buckets=_REDIS_SECONDS,
+            registry=self.registry,
+        )
+        self.redis_seconds = redis_seconds.labels("api")
+        #: Both metrics by their labels: looking these up anew each time would cost as much again.
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+
+    def count_request(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request that is over; status 0 if nothing was answered."""
+        labels = (_method(scope), _route(scope), status or _CLIENT_GONE)
+        found = self._known.get(labels)
+        if found is None:
+            found = self._known[labels] = (self._requests.labels(*labels), self._request_seconds.labels(*labels))
+        found[0].inc()
+        found[1].observe(seconds)
+
+
+def _method(scope: Scope) -> str:
+    method: str = scope["method"]
+    return method if method in _METHODS else OTHER
+
+
+def _route(scope: Scope) -> str:
+    """The template of the address that was asked for; the router leaves its route in the scope."""
+    template: str = getattr(scope.get("route"), "path", OTHER)
+    return template
