@@ -25,6 +25,7 @@ from dspy_jobs.states import Priority
 from dspy_jobs.store import SyncStore, gates, operations, recovery
 from dspy_jobs.store import script as scripts
 from dspy_jobs.store.books import Bill, BilledCall, record_calls
+from dspy_jobs.store.counted import fold_books, read_counted
 from dspy_jobs.store.demand import read_outstanding
 from dspy_jobs.store.flights import Answered, Flight, send_waiting, settle_answered
 from dspy_jobs.store.operations import EXPIRED, BatchHead, Lifetimes, Route
@@ -102,6 +103,7 @@ class Interleavings(RuleBasedStateMachine):
         self.lost: set[str] = set()
         self.erased: set[str] = set()
         self.endings, self.announced = Counter[str](), Counter[str]()
+        self.ended_as, self.put_back = Counter[str](), 0
         self.serial = 0
         self.heard()
         self.announced.clear()
@@ -141,6 +143,11 @@ class Interleavings(RuleBasedStateMachine):
         jobs, batches = store_truth.check_transitions(before, self.truth)
         self.endings += jobs
         self.endings += batches
+        self.ended_as.update(self.truth.jobs[job_id]["status"] for job_id in jobs)
+        self.put_back += sum(
+            (job["status"], self.truth.jobs[job_id]["status"]) == ("running", "queued")
+            for job_id, job in before.jobs.items()
+        )
         self.heard()
         expected = +self.endings + Counter({f"outcome of {j}": n for j, n in self.endings.items() if "job" in j})
         assert +self.announced == expected, "each ending is announced once"
@@ -506,7 +513,7 @@ class Interleavings(RuleBasedStateMachine):
     # ---- housekeepers --------------------------------------------------------------------------------------------
 
     @rule(
-        chore=st.sampled_from(["recover", "recover", "wake", "wake", "expire", "resend", "send waiting"]),
+        chore=st.sampled_from(["recover", "recover", "wake", "wake", "expire", "resend", "send waiting", "fold"]),
         seconds=st.sampled_from([0, 1, 4, 11, 101]),
         limit=st.integers(1, 4),
         number=picks,
@@ -523,8 +530,23 @@ class Interleavings(RuleBasedStateMachine):
             assert self.store.run(recovery.expire_due(limit, 0, QUEUES, now_ms=self.now)) <= limit
         elif chore == "resend":
             self.store.run(recovery.resend_lost(pick(QUEUES, number), 5, limit, self.now))
+        elif chore == "fold":
+            self.store.run(fold_books((), number % 2 * MANY, limit, self.now))
+            self.totals_are_exact()
         else:
             self.store.run(send_waiting(self.now))
+
+    def totals_are_exact(self) -> None:
+        """Every ending, and every attempt that ended no job, is counted once, whatever is folded."""
+        counted = self.store.run(read_counted()).counted
+        sums = sum(counted.of_work.values(), Counter[str]())
+        found = {status: sums[status] for status in ("failed", "canceled", "expired")}
+        assert found | {"succeeded": sums["jobs"] - sums["failed"]} == {
+            s: self.ended_as[s] for s in store_truth.TERMINAL
+        }
+        assert counted.failures.total() == self.ended_as["failed"]
+        assert counted.attempts.total() == self.put_back
+        assert sums["calls"] == self.booked.total()
 
     @rule(is_poor=st.booleans())
     def set_budget(self, is_poor: bool) -> None:
@@ -563,6 +585,7 @@ class Interleavings(RuleBasedStateMachine):
             rounds += 1
             assert rounds < 12, "jobs that nobody would ever run"
         self._send_waiting()
+        self.totals_are_exact()
         for worker in WORKERS:
             self.store.run(operations.retire_worker(worker, QUEUES))
         assert not [key for key in keys_without_lifetime(self.client) if not is_permanent(key)]
@@ -578,6 +601,7 @@ class Interleavings(RuleBasedStateMachine):
         """Everything any process would do about what is there now."""
         run = self.store.run
         run(operations.recover_lost(MANY, MANY, self.now))
+        self.promises_hold()
         run(operations.wake_delayed(MANY, self.now))
         self._send_waiting()
         for queue in QUEUES:

@@ -12,7 +12,7 @@ local today = costs_key(now):sub(10)
 local function fold(day)
   local open, cursor = 'dj:costs:' .. day, '0'
   repeat
-    local found = redis.call('HSCAN', open, cursor, 'COUNT', 100)
+    local found = redis.call('HSCAN', open, cursor, 'COUNT', ARGV[3])
     cursor = found[1]
     for i = 1, #found[2], 2 do
       local field, value = found[2][i], found[2][i + 1]
