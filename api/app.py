@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from api import (
     autoscale,
@@ -77,11 +78,9 @@ ROUTES = (
 def create_app(settings: Settings) -> FastAPI:
     """The application for a configuration. Redis need not be there when it starts."""
 
-    own_metrics = OwnMetrics()
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_resources(settings, own_metrics) as app.state.resources:
+        async with open_resources(settings, app.state.own_metrics) as app.state.resources:
             yield
 
     app = FastAPI(
@@ -97,11 +96,15 @@ def create_app(settings: Settings) -> FastAPI:
     # Served by plain routes: handlers read requests and build answers themselves, and FastAPI's machinery for
     # parameters and response models would cost a third of a poll. FastAPI describes them all the same.
     for method, path, handler in ROUTES:
-        app.add_route(path, once(path, handler) if method == "POST" else handler, methods=[method])
+        # Each is an endpoint of its own, for the router tells which one it took, not which address.
+        endpoint = once(path, handler) if method == "POST" else partial(handler)
+        app.add_route(path, endpoint, methods=[method])
     app.add_route("/docs", docs_page.get_docs, methods=["GET"])
-    app.add_middleware(RequestScope, metrics=own_metrics)
     problems.install(app)
     openapi.install(app, ROUTES)
+    templates = {route.endpoint: route.path for route in app.routes if isinstance(route, Route)}
+    app.state.own_metrics = OwnMetrics()
+    app.add_middleware(RequestScope, metrics=app.state.own_metrics, templates=templates)
     return app
 
 

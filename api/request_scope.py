@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import problem_answer
-from api.own_metrics import OwnMetrics
+from api.own_metrics import OTHER, OwnMetrics
 from dspy_jobs.problems import problem
 
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
@@ -19,11 +21,12 @@ _log = structlog.get_logger("api")
 
 
 class RequestScope:
-    """ASGI middleware. Puts `request_id` into the scope."""
+    """ASGI middleware. Puts `request_id` into the scope. `templates` are the addresses of endpoints."""
 
-    def __init__(self, app: ASGIApp, metrics: OwnMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: OwnMetrics, templates: Mapping[Any, str]) -> None:
         self.app = app
         self._metrics = metrics
+        self._templates = templates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102
         if scope["type"] != "http":
@@ -52,7 +55,8 @@ class RequestScope:
             if not status:
                 await problem_answer(scope, _UNEXPECTED)(scope, receive, send_with_id)
         seconds = time.perf_counter() - began
-        self._metrics.count_request(scope, status, seconds)
+        template = self._templates.get(scope.get("endpoint"), OTHER)
+        self._metrics.count_request(scope["method"], template, status, seconds)
         # Polls and probes that went well would bury the rest, and cost a fifth of a poll.
         log = _log.debug if scope["method"] == "GET" and 0 < status < 400 else _log.info
         log("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
