@@ -7,13 +7,16 @@ happened then.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
+from typing import cast
 
 from api.catalogue import Program
 from api.own_metrics import OTHER
+from api.resources import Resources
 from dspy_jobs import names
 from dspy_jobs.counted import Work
 from dspy_jobs.problems import CODES
+from dspy_jobs.store.counted import names_of
 
 
 class Labels:
@@ -45,8 +48,14 @@ class Labels:
         return code if code in CODES else OTHER
 
 
-def described_names(programs: Iterable[Program]) -> list[str]:
-    """The names of programs that workers have described, and of their variants."""
+async def labels_of(resources: Resources) -> Labels:
+    """What may be shown now: what ever was configured, what is configured here, and what workers have described."""
+    kept = cast("Awaitable[set[bytes]]", resources.store.redis.smembers(names.KNOWN_NAMES))
+    described = _described_names(await resources.catalogue.all())
+    return Labels({name.decode() for name in await kept}.union(names_of(resources.settings), described))
+
+
+def _described_names(programs: Iterable[Program]) -> list[str]:
     described = [program.description for program in programs]
     variants = [f"program {program.name}|{variant}" for program in described for variant in program.variants]
     return [f"program {program.name}" for program in described] + variants

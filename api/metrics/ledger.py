@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.metrics.labels import Labels, described_names, expected_work
+from api.metrics.labels import Labels, expected_work, labels_of
 from api.own_metrics import OTHER
 from api.resources import Resources
 from dspy_jobs import names
 from dspy_jobs.counted import ATTEMPT_OUTCOMES, Counted, Work
 from dspy_jobs.money import dollars
-from dspy_jobs.store.counted import names_of, read_counted
+from dspy_jobs.store.counted import read_counted
 
 _LABELS = ("program", "model", "variant")
 #: Types of tokens and the books' metrics.
@@ -29,10 +30,9 @@ _TOKENS = {
 
 async def read_ledger(resources: Resources) -> Collector:
     """Read all totals."""
-    ledger = await resources.store.run(read_counted())
+    counted, labels = await asyncio.gather(resources.store.run(read_counted()), labels_of(resources))
     programs = await resources.catalogue.all()
-    known = ledger.known_names.union(names_of(resources.settings), described_names(programs))
-    return LedgerCollector(ledger.counted, Labels(known), resources.settings.models, expected_work(programs))
+    return LedgerCollector(counted, labels, resources.settings.models, expected_work(programs))
 
 
 class LedgerCollector(Collector):

@@ -39,21 +39,12 @@ def fold_books(
     return Operation(script("fold_books"), args, bool)
 
 
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """What the ledger has counted, read at one moment."""
+def read_counted() -> Operation[Counted]:
+    """Read all totals, at one moment."""
 
-    counted: Counted
-    known_names: frozenset[str]
-    """Of models, programs and variants that are or were configured, as `names_of` writes them."""
-
-
-def read_counted() -> Operation[Ledger]:
-    """Read all totals."""
-
-    def read(raw: list[Any]) -> Ledger:
-        folded, known, *open_books = raw
-        return Ledger(counted(_pairs(folded), map(_pairs, open_books)), frozenset(name.decode() for name in known))
+    def read(raw: list[Any]) -> Counted:
+        folded, *open_books = map(_pairs, raw)
+        return counted(folded, open_books)
 
     return Operation(script("read_counted"), (), read)
 

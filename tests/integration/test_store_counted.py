@@ -46,7 +46,7 @@ def scene(store: SyncStore) -> Scene:
 
 def totals(scene: Scene) -> Counted:
     """What is counted now."""
-    return scene.store.run(read_counted()).counted
+    return scene.store.run(read_counted())
 
 
 def fold(scene: Scene, most_open: int = MOST_OPEN, limit: int = 1000) -> bool:
@@ -473,7 +473,7 @@ def test_names_stay_known(store: SyncStore) -> None:
     after = Settings(default_model="n", models={"n": model})
     for configuration in (before, after):
         store.follow(chores.fold(configuration))
-    known = store.run(read_counted()).known_names
+    known = {name.decode() for name in store.redis.smembers(names.KNOWN_NAMES)}
     assert known == {"model m", "model n", "program p", "program p|a", "program p|b"} == {*names_of(before), "model n"}
 
 

@@ -538,7 +538,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def totals_are_exact(self) -> None:
         """Every ending, and every attempt that ended no job, is counted once, whatever is folded."""
-        counted = self.store.run(read_counted()).counted
+        counted = self.store.run(read_counted())
         sums = sum(counted.of_work.values(), Counter[str]())
         found = {status: sums[status] for status in ("failed", "canceled", "expired")}
         assert found | {"succeeded": sums["jobs"] - sums["failed"]} == {
