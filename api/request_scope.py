@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import problem_answer
-from api.own_metrics import OTHER, OwnMetrics
+from api.own_metrics import OwnMetrics
+from dspy_jobs.measures import OTHER
 from dspy_jobs.problems import problem
 
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")

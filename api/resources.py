@@ -48,7 +48,7 @@ class Resources:
 async def open_resources(settings: Settings, own_metrics: OwnMetrics) -> AsyncIterator[Resources]:
     """Connect to Redis (it need not be there yet) and start what runs beside requests."""
     url = redis_url(settings)
-    store = AsyncStore(connect_async(url), own_metrics.redis_seconds.observe)
+    store = AsyncStore(connect_async(url), own_metrics.redis_durations.observe)
     catalogue = Catalogue(store)
     room = WaitingRoom(connect_async(url), catalogue.expire)
     capacity, jobs, answers = Capacity(store), JobReader(store), StoredAnswers(settings)

@@ -25,10 +25,11 @@ from api.metrics.demand import DemandCollector, read_queues
 from api.metrics.ledger import read_ledger
 from api.metrics.memory import read_memory
 from api.metrics.models import read_models
+from api.metrics.workers import read_measures
 from api.reading import header, query
 from api.resources import Resources, resources_of
 
-__all__ = ["SOURCES", "DemandCollector", "Source", "get_metrics"]
+__all__ = ["SOURCES", "DemandCollector", "Merged", "Source", "get_metrics"]
 
 #: Reads what some metrics are made of; afterwards they are made without any input or output.
 Source = Callable[[Resources], Awaitable[Collector]]
@@ -42,17 +43,19 @@ async def get_metrics(request: Request) -> Response:
     resources = resources_of(request)
     query(request, ())
     registry = CollectorRegistry()
-    registry.register(_Together(await _read(resources)))
+    registry.register(Merged(await _read(resources)))
     encode, media_type = choose_encoder(header(request, b"accept"))
     return Response(encode(registry), media_type=media_type)
 
 
 async def _own(resources: Resources) -> Collector:
-    return resources.own_metrics.registry
+    return resources.own_metrics
 
 
 #: Where metrics come from, in the order they are shown. A family may come from several.
-SOURCES: tuple[Source, ...] = (read_queues, read_ledger, read_models, read_budgets, read_memory, _own)
+SOURCES: tuple[Source, ...] = (
+    read_queues, read_ledger, read_measures, read_models, read_budgets, read_memory, _own,
+)  # fmt: skip
 
 
 async def _read(resources: Resources) -> Sequence[Collector]:
@@ -68,13 +71,14 @@ async def _read(resources: Resources) -> Sequence[Collector]:
         raise RedisTimeout("the metrics could not be read in time") from None
 
 
-class _Together(Collector):
-    """The families of several collectors; one that comes from more than one of them is shown once, with all samples."""
+class Merged(Collector):
+    """Several collectors as one: what they have of one family stands together, for a family may be named but once."""
 
     def __init__(self, collectors: Sequence[Collector]) -> None:
         self._collectors = collectors
 
     def collect(self) -> Iterator[Metric]:
+        """The metric families, in the order in which they are met."""
         families: dict[str, Metric] = {}
         for collector in self._collectors:
             for family in collector.collect():

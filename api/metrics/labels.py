@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Collection, Iterable
 from typing import cast
 
 from api.catalogue import Program
-from api.own_metrics import OTHER
 from api.resources import Resources
 from dspy_jobs import names
 from dspy_jobs.counted import Work
+from dspy_jobs.measures import OTHER
 from dspy_jobs.problems import CODES
 from dspy_jobs.store.counted import names_of
 

@@ -11,10 +11,10 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.metrics.labels import Labels, expected_work, labels_of
-from api.own_metrics import OTHER
 from api.resources import Resources
 from dspy_jobs import names
 from dspy_jobs.counted import ATTEMPT_OUTCOMES, Counted, Work
+from dspy_jobs.measures import OTHER
 from dspy_jobs.money import dollars
 from dspy_jobs.store.counted import read_counted
 

@@ -45,14 +45,12 @@ def connect_async(url: str, timeout_seconds: float = 5.0) -> redis.asyncio.Redis
 
 
 class AsyncStore:
-    """The store as the event loop uses it. `redis` is open for plain commands on keys of `dspy_jobs.names`.
+    """The store as the event loop uses it. `redis` is open for plain commands on keys of `dspy_jobs.names`."""
 
-    `on_round_trip` is told how many seconds each round trip took that Redis answered.
-    """
-
-    def __init__(self, client: redis.asyncio.Redis, on_round_trip: Callable[[float], None] = lambda _: None) -> None:
+    def __init__(self, client: redis.asyncio.Redis, observe: Callable[[float], None] = lambda _: None) -> None:
+        """`observe` is told the seconds of every round trip, also of one that fails."""
         self.redis = client
-        self._on_round_trip = on_round_trip
+        self._observe = observe
         self._waiting: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
         self._flights: set[asyncio.Task[None] | None] = set()
 
@@ -117,17 +115,16 @@ class AsyncStore:
         commands = [("EVALSHA", operation.script.sha, 0, *operation.args) for operation in operations]
         pool = self.redis.connection_pool
         connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
+        began = time.perf_counter()
         try:
-            sent_at = time.perf_counter()
             await connection.send_packed_command(connection.pack_commands(commands))
-            replies = [await _reply(connection) for _ in commands]
-            self._on_round_trip(time.perf_counter() - sent_at)
-            return replies
+            return [await _reply(connection) for _ in commands]
         except BaseException:
             # What is left unread must not be taken for the next command's answer.
             await connection.disconnect(nowait=True)
             raise
         finally:
+            self._observe(time.perf_counter() - began)
             await pool.release(connection)
 
 

@@ -273,6 +273,17 @@ def test_a_process_counts_its_own_requests(api: httpx.Client) -> None:
     assert found["process_resident_memory_bytes"][()] > 10**7
 
 
+def test_what_workers_have_measured_stands_beside_it(api: httpx.Client, store: SyncStore) -> None:
+    """Two families come from both: each is shown once, with everybody's samples."""
+    fields = {"dspy_redis_duration_seconds|worker|0.001": 3, "dspy_cache_operations|memory|hit|total": 4}
+    store.redis.hset(names.METRICS, mapping=fields)
+    submit(api)
+    found = scrape(api)
+    counts = found["dspy_redis_duration_seconds_count"]
+    assert (counts["worker",], counts["api",] > 0) == (3, True)
+    assert found["dspy_cache_operations_total"] == {("flight", "coalesced"): 0, ("memory", "hit"): 4}
+
+
 @pytest.mark.parametrize("path", ["/metrics?name=x", "/metrics?"])
 def test_metrics_take_no_parameters(api: httpx.Client, path: str) -> None:
     """A question that would be ignored is refused."""

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.app import ROUTES, create_app
-from api.metrics import _Together
+from api.metrics import Merged
 from api.metrics.budgets import BudgetCollector
 from api.metrics.labels import Labels
 from api.metrics.ledger import LedgerCollector
@@ -106,7 +106,7 @@ def own_metrics() -> OwnMetrics:
 
 def test_requests_are_told_apart_by_the_templates_of_routes(own_metrics: OwnMetrics) -> None:
     """Never by what a caller makes up: neither a path nor a method is a series of its own."""
-    found = samples(own_metrics.registry.collect())
+    found = samples(own_metrics.collect())
     requests = {tuple(labels): value for (name, *labels), value in found.items() if name == "dspy_http_requests_total"}
     assert requests == {
         ("GET", "other", "404"): 100,
@@ -124,13 +124,13 @@ def test_requests_are_told_apart_by_the_templates_of_routes(own_metrics: OwnMetr
 def test_a_request_that_nobody_waits_for_is_counted(own_metrics: OwnMetrics) -> None:
     """Its caller went away before an answer began."""
     own_metrics.count_request("GET", "other", 0, 0.1)
-    assert samples(own_metrics.registry.collect())["dspy_http_requests_total", "GET", "other", "499"] == 1
+    assert samples(own_metrics.collect())["dspy_http_requests_total", "GET", "other", "499"] == 1
 
 
 def test_the_process_tells_of_itself(own_metrics: OwnMetrics) -> None:
     """Memory, processor time, garbage; no time of creation, which would double the series."""
-    own_metrics.redis_seconds.observe(0.002)
-    found = samples(own_metrics.registry.collect())
+    own_metrics.redis_durations.observe(0.002)
+    found = samples(own_metrics.collect())
     assert found["process_resident_memory_bytes",] > 0
     assert found["process_cpu_seconds_total",] > 0
     assert found["dspy_redis_duration_seconds_count", "api"] >= 1
@@ -154,7 +154,7 @@ class _Of(Collector):
 def test_a_family_of_several_sources_is_shown_once() -> None:
     """With everybody's samples: Prometheus refuses a family that comes twice."""
     registry = CollectorRegistry()
-    registry.register(_Together([_Of("flight"), _Of("redis")]))
+    registry.register(Merged([_Of("flight"), _Of("redis")]))
     for _ in range(2):
         (family,) = registry.collect()
         assert [sample.labels["level"] for sample in family.samples] == ["flight", "redis"]
