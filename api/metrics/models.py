@@ -37,3 +37,5 @@ class FleetCollector(Collector):
         yield workers
         meaning = "Live workers that finish the jobs they have and take no more."
         yield GaugeMetricFamily("dspy_workers_draining", meaning, value=self._fleet.draining)
+        meaning = "Jobs that the live workers that take more can run at once."
+        yield GaugeMetricFamily("dspy_worker_slots", meaning, value=self._fleet.threads)

@@ -59,15 +59,17 @@ class Fleet:
     """Live workers that consume each queue."""
     draining: int
     """Live workers that finish what they have and take no more."""
+    threads: int = 0
+    """Jobs that the other workers can run at once."""
 
 
 def read_fleet(queues: Sequence[str], now_ms: int | None = None) -> Operation[Fleet]:
     """Read the circuits and workers of queues."""
 
     def read(raw: list[Any]) -> Fleet:
-        rows, draining = raw
+        rows, draining, threads = raw
         circuits = {queue: CIRCUIT_STATES[row[0]] for queue, row in zip(queues, rows, strict=True)}
-        return Fleet(circuits, {queue: row[1] for queue, row in zip(queues, rows, strict=True)}, draining)
+        return Fleet(circuits, {queue: row[1] for queue, row in zip(queues, rows, strict=True)}, draining, threads)
 
     return Operation(script("read_fleet"), (time_of(now_ms), *queues), read)
 

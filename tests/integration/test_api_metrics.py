@@ -217,9 +217,10 @@ def test_housekeeping_folds_the_books_of_past_days(api: httpx.Client, store: Syn
 def test_models_and_workers_are_shown(api: httpx.Client, worker: PlayedWorker, store: SyncStore) -> None:
     """Each circuit's state, though something else closes the queue too; what runs; who works and who leaves."""
     worker.appear()
-    store.run(renew_worker("leaving", 60, b'{"draining": true}', []))
+    store.run(renew_worker("leaving", 60, b'{"draining": true, "concurrency": 8}', []))
     worker.start(submit(api))
     found = scrape(api)
+    assert found["dspy_worker_slots"] == {(): 4}
     assert found["dspy_circuit_breaker_state"][MODEL,] == 0
     assert some(found["dspy_active_predictions"]) == {(MODEL,): 1}
     assert (some(found["dspy_workers"]), found["dspy_workers_draining"]) == ({(QUEUE,): 1}, {(): 1})

@@ -1,6 +1,6 @@
 -- Read each model's circuit and the workers: {{0 closed, 1 half-open or 2 open, live workers} of each queue, number of
--- draining workers}. ARGV: now, queues…
-local now, queues, draining = clock(ARGV[1]), {}, 0
+-- draining workers, threads of the others}. ARGV: now, queues…
+local now, queues, draining, threads = clock(ARGV[1]), {}, 0, 0
 for i = 2, #ARGV do
   local key = queue_key(ARGV[i])
   local ends = redis.call('HGET', key .. ':gates', 'circuit_open')
@@ -8,7 +8,11 @@ for i = 2, #ARGV do
   queues[#queues + 1] = {circuit, redis.call('ZCOUNT', key .. ':workers', now, '+inf')}
 end
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', now, '+inf')) do
-  local described = redis.call('GET', 'dj:worker:' .. worker)
-  if described and cjson.decode(described).draining then draining = draining + 1 end
+  local described = cjson.decode(redis.call('GET', 'dj:worker:' .. worker) or '{}')
+  if described.draining then
+    draining = draining + 1
+  else
+    threads = threads + (described.concurrency or 0)
+  end
 end
-return {queues, draining}
+return {queues, draining, threads}
