@@ -2,70 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Any
+import re
+import subprocess
+from urllib.parse import urlsplit
 
-import promql_parser
 import pytest
 import yaml
 
-from api.metrics import DemandCollector
-from autoscaler.gauges import Gauges
-from autoscaler.scaled_object import read_scaled_object
-from dspy_jobs.demand import QueueLoad, demand_of
-from dspy_jobs.settings import Settings
+from api.app import ROUTES
+from ops.grafana.dashboards import DASHBOARDS
+from ops.grafana.files import path_of, text_of
+from ops.grafana.layout import WIDTH, Dashboard
 from tests.cluster import named
 from tests.conftest import ROOT
 
 RULES = yaml.safe_load((ROOT / "ops" / "prometheus-rules.yml").read_text())
-DASHBOARD = json.loads((ROOT / "ops" / "grafana" / "dspy-jobs.json").read_text())
+TESTED = yaml.safe_load((ROOT / "tests" / "data" / "monitoring" / "rules-test.yml").read_text())
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 QUERIES = [
     *[alert["expr"] for alert in ALERTS],
-    *[target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]],
+    *[query for dashboard in DASHBOARDS for panel in dashboard.panels for query, _ in panel.queries],
 ]
-#: What Prometheus adds by itself.
-OF_PROMETHEUS = {"up"}
-
-
-@pytest.fixture(scope="module")
-def exported() -> set[str]:
-    """Names of all samples that the API and the autoscaler export."""
-    demand = demand_of([QueueLoad("dspy.gpt", service_seconds=1.0, samples=100, waiting=1)], [], Settings())
-    gauges = Gauges(read_scaled_object((ROOT / "k8s" / "worker-scaledobject.yaml").read_text()))
-    families = [*DemandCollector(demand).collect(), *gauges.registry.collect()]
-    counters = {f"{family.name}_total" for family in families if family.type == "counter"}
-    return {family.name for family in families} | counters
-
-
-def _names(node: Any) -> Iterator[str]:
-    if isinstance(node, promql_parser.VectorSelector):
-        yield node.name
-    for part in ("expr", "lhs", "rhs", "vector_selector", "args"):
-        inner = getattr(node, part, None)
-        for child in inner if isinstance(inner, list) else [inner] if inner is not None else []:
-            yield from _names(child)
-
-
-def _metrics(query: str) -> set[str]:
-    """Metrics a query asks for; raises ValueError where it is no PromQL."""
-    return set(_names(promql_parser.parse(query)))
-
-
-@pytest.mark.parametrize("query", QUERIES)
-def test_every_query_asks_for_what_is_exported(query: str, exported: set[str]) -> None:
-    """Each expression is PromQL, and each metric in it exists."""
-    asked = _metrics(query)
-    assert asked
-    assert asked <= exported | OF_PROMETHEUS
-
-
-def test_a_query_that_is_wrong_is_found() -> None:
-    """The parser refuses what is no PromQL, and finds names at any depth."""
-    with pytest.raises(ValueError, match=r"."):
-        promql_parser.parse("max(dspy_autoscaler_work")
-    assert _metrics("sum by (a) (increase(one_total[5m])) > 5 and max(two) == 0") == {"one_total", "two"}
 
 
 def test_the_cluster_has_the_same_alerts() -> None:
@@ -73,17 +30,57 @@ def test_the_cluster_has_the_same_alerts() -> None:
     assert named("PrometheusRule", "dspy-jobs")["spec"] == RULES
 
 
-def test_every_alert_says_what_to_think_of_it() -> None:
-    """Alerts have a severity, a summary and a description, and unique names."""
-    assert all({"summary", "description"} == alert["annotations"].keys() for alert in ALERTS)
+def test_every_alert_says_what_to_think_of_it_and_what_to_do() -> None:
+    """Alerts have unique names, a severity, a summary and a description, and a section of their own in the runbook."""
+    wanted = {"summary", "description", "runbook_url"}
+    assert all(wanted == alert["annotations"].keys() for alert in ALERTS)
     assert all(alert["labels"]["severity"] in ("warning", "critical") for alert in ALERTS)
     assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS)
+    sections = set(re.findall(r"^###? (DspyJobs\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE))
+    assert sections == {alert["alert"] for alert in ALERTS}
+    for alert in ALERTS:
+        assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}"
 
 
-def test_the_dashboard_uses_the_provisioned_source() -> None:
-    """Its panels do not overlap, have titles, and take their numbers from the data source that is provisioned."""
+def test_every_alert_fires_and_stays_silent_as_it_should() -> None:
+    """Prometheus's own tool runs each rule in a case where all is well and in one where all is wrong."""
+    well, wrong = ([case["alertname"] for case in test["alert_rule_test"]] for test in TESTED["tests"])
+    assert sorted(well) == sorted(wrong) == sorted(alert["alert"] for alert in ALERTS)
+    assert not any(case["exp_alerts"] for case in TESTED["tests"][0]["alert_rule_test"])
+    assert all(case["exp_alerts"] for case in TESTED["tests"][1]["alert_rule_test"])
+    for check in ("check rules ops/prometheus-rules.yml", "test rules tests/data/monitoring/rules-test.yml"):
+        ran = subprocess.run(["promtool", *check.split()], cwd=ROOT, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard.uid)
+def test_a_dashboard_is_what_its_code_says(dashboard: Dashboard) -> None:
+    """The file is up to date; its panels do not overlap, say what they show, and ask the source that is provisioned."""
+    assert path_of(dashboard).read_text() == text_of(dashboard), "run: python -m ops.grafana"
     (source,) = yaml.safe_load((ROOT / "ops" / "grafana" / "datasource.yml").read_text())["datasources"]
-    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {source["uid"]}
-    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]}
-    assert len(places) == len(DASHBOARD["panels"])
-    assert all(panel["title"] for panel in DASHBOARD["panels"])
+    panels = dashboard.document()["panels"]
+    asked = {target["datasource"]["uid"] for panel in panels for target in panel.get("targets", [])}
+    assert asked == {source["uid"]}
+    cells = [cell for panel in panels for cell in _cells(**panel["gridPos"])]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < WIDTH
+    assert all(panel.title and panel.meaning for panel in dashboard.panels)
+
+
+def _cells(x: int, y: int, w: int, h: int) -> list[tuple[int, int]]:
+    return [(column, row) for column in range(x, x + w) for row in range(y, y + h)]
+
+
+def test_each_dashboard_has_a_file_and_each_file_a_dashboard() -> None:
+    """Nothing is left over, and no two have one address."""
+    files = {path.name for path in (ROOT / "ops" / "grafana").glob("*.json")}
+    assert files == {path_of(dashboard).name for dashboard in DASHBOARDS}
+    assert len(files) == len(DASHBOARDS)
+
+
+def test_the_page_of_a_batch_leads_to_addresses_there_are() -> None:
+    """Each link into the API is a route."""
+    (page,) = [panel.meaning for d in DASHBOARDS for panel in d.panels if panel.kind == "text"]
+    links = {urlsplit(link).path.replace("${batch}", "{batch_id}") for link in re.findall(r"\(\$\{api\}(\S+?)\)", page)}
+    assert len(links) > 4
+    assert links <= {path for method, path, _ in ROUTES if method == "GET"}

@@ -1,0 +1,1 @@
+"""How a running service is watched: Prometheus's configuration and rules, Grafana's dashboards."""

@@ -1,0 +1,1 @@
+"""Grafana's dashboards as code; `python -m ops.grafana` writes the JSON that Grafana loads."""
