@@ -122,8 +122,8 @@ SCALING = Dashboard(
             by("direction, reason", "increase(dspy_autoscaler_scale_events_total[5m])"), "{{direction}} {{reason}}"),)),
         Panel("The metric's errors", "Reads that failed; the fleet is then held, or the fallback's.",
               ((by("scaledObject", "increase(keda_scaled_object_errors_total[5m])"), "{{scaledObject}}"),)),
-        Panel("Busy threads", "Of the threads of all workers.", (
-            ("sum(dspy_worker_busy_threads)", "busy"), ("sum(dspy_worker_threads)", "threads"))),
+        Panel("Room", "Running jobs, and how many the workers can run at once.", (
+            (f"sum({now('dspy_active_predictions', 'model')})", "running"), (now("dspy_worker_slots"), "room"))),
         Panel("Memory of the processes", "Of each worker and API process.",
               (("process_resident_memory_bytes", "{{job}} {{instance}}"),), "bytes"),
     ),
