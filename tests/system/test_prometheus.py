@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,3 +127,16 @@ def test_every_alert_asks_for_metrics_there_are(prometheus: PrometheusServer) ->
 def test_every_target_is_up(prometheus: PrometheusServer) -> None:
     """The shipped configuration finds its jobs' metrics where they are."""
     assert set(prometheus.targets().values()) == {"up"}
+
+
+def test_the_page_tells_of_every_metric_and_of_no_other(prometheus: PrometheusServer) -> None:
+    """docs/monitoring.md is what an operator reads at night; only workers' own ports are not scraped here."""
+    page = (REPOSITORY / "docs" / "monitoring.md").read_text().partition("## Metrics")[2].partition("## Dashboards")[0]
+    told = {name for name in re.findall(r"`((?:dspy|keda)_\w+)`", page) if not _is_of_a_worker(name)}
+    names = [name for name in prometheus.names() if re.match(r"(dspy|keda)_(?!.*_created$)", name)]
+    scraped = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+    assert told == scraped
+
+
+def _is_of_a_worker(name: str) -> bool:
+    return name.startswith("dspy_worker_") and name != "dspy_worker_slots"
