@@ -67,7 +67,7 @@ ROUTES = (
     ("GET", "/metrics", metrics.get_metrics),
     ("GET", "/", service.get_root),
     ("GET", "/config", service.get_config),
-    ("GET", "/health", health.get_ready),
+    ("GET", "/health", health.get_health),
     ("GET", "/health/live", health.get_live),
     ("GET", "/health/ready", health.get_ready),
     ("GET", "/ready", health.get_ready),

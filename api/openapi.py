@@ -114,7 +114,7 @@ def _error(status: int, codes: list[str], path: str, extra: tuple[str, ...]) -> 
 _SHOWN: tuple[type[BaseModel], ...] = (
     schemas.Problem, schemas.Job, schemas.JobResult, schemas.JobList, schemas.Batch, schemas.BatchList,
     schemas.Requeued, schemas.Program, schemas.ProgramList, schemas.Score, schemas.VariantReports,
-    schemas.QueueList, schemas.Limits, schemas.Health, schemas.Root, schemas.ProblemCode,
+    schemas.QueueList, schemas.Limits, schemas.Alive, schemas.Ready, schemas.Health, schemas.Root, schemas.ProblemCode,
     schemas.Costs, schemas.BatchEstimate, schemas.BudgetList, schemas.Autoscale,
 )  # fmt: skip
 

@@ -294,15 +294,22 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         },
         ("invalid_parameter", "not_found"), (_parameter("code", "path", "A problem's code."),),
     ),
+    ("GET", "/health"): Operation(
+        "read_health", "health", "How every part of the service is, and what to do about it",
+        {
+            200: Answer("It is healthy, or degraded: some of it does not work as it should.", "Health", samples.HEALTH),
+            503: Answer("It is unhealthy: jobs are not taken or run.", "Health", samples.UNHEALTHY, ("Retry-After",)),
+        },
+        ("invalid_parameter",),
+    ),
+    ("GET", "/health/live"): Operation(
+        "read_live", "health", "Whether the process lives", {200: Answer("It does.", "Alive", samples.ALIVE)},
+        ("invalid_parameter",),
+    ),
     **{
         ("GET", path): Operation(
-            name, "health", summary, {200: Answer("It is.", "Health", samples.HEALTH)}, errors
+            name, "health", "Whether it can take jobs", {200: Answer("It can.", "Ready", samples.READY)}
         )
-        for path, name, summary, errors in (
-            ("/health", "read_health", "Whether the service is healthy", ("invalid_parameter", "unavailable")),
-            ("/health/live", "read_live", "Whether the process lives", ("invalid_parameter",)),
-            ("/health/ready", "read_health_ready", "Whether it can take jobs", ("invalid_parameter", "unavailable")),
-            ("/ready", "read_ready", "Whether it can take jobs", ("invalid_parameter", "unavailable")),
-        )
+        for path, name in (("/health/ready", "read_health_ready"), ("/ready", "read_ready"))
     },
 }  # fmt: skip

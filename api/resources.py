@@ -13,6 +13,7 @@ from starlette.requests import Request
 from api import housekeeping
 from api.capacity import Capacity
 from api.catalogue import Catalogue
+from api.health_checks import HealthChecks
 from api.job_reader import JobReader
 from api.own_metrics import OwnMetrics
 from api.stored_answers import StoredAnswers
@@ -34,6 +35,7 @@ class Resources:
     room: WaitingRoom
     answers: StoredAnswers
     own_metrics: OwnMetrics
+    health: HealthChecks
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -52,7 +54,8 @@ async def open_resources(settings: Settings, own_metrics: OwnMetrics) -> AsyncIt
     catalogue = Catalogue(store)
     room = WaitingRoom(connect_async(url), catalogue.expire)
     capacity, jobs, answers = Capacity(store), JobReader(store), StoredAnswers(settings)
-    resources = Resources(settings, store, catalogue, capacity, jobs, room, answers, own_metrics)
+    checks = HealthChecks(settings, catalogue)
+    resources = Resources(settings, store, catalogue, capacity, jobs, room, answers, own_metrics, checks)
     resources.start(room.listen())
     resources.start(housekeeping.keep_house(store, settings))
     try:
@@ -62,6 +65,7 @@ async def open_resources(settings: Settings, own_metrics: OwnMetrics) -> AsyncIt
         for task in list(resources.tasks):
             task.cancel()
         await asyncio.gather(*resources.tasks, return_exceptions=True)
+        await checks.close()
         await store.close()
         await resources.answers.close()
         await room.disconnect()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import orjson
 
+from api.health_checks import CacheServer, Disk, Ledger
+from api.health_rules import health_document
+from api.looks import Known, Seen
 from dspy_jobs import __version__
 from dspy_jobs.budgets import budget_views
 from dspy_jobs.costs import Costs
 from dspy_jobs.demand import QueueLoad, WorkerLoad, demand_of
 from dspy_jobs.problems import problem
+from dspy_jobs.redis_state import RedisState
 from dspy_jobs.settings import LimitSettings, Settings
+from dspy_jobs.states import CircuitState
+from dspy_jobs.store.demand import Outstanding
 from dspy_jobs.store.records import StoredBatch, StoredJob
 from dspy_jobs.views import batch_view, demand_view, job_result, job_view
 
@@ -180,7 +187,36 @@ METRICS = f"""# HELP dspy_autoscaler_work_slots Call slots needed so that jobs w
 # TYPE dspy_autoscaler_work_slots gauge
 dspy_autoscaler_work_slots {_DEMAND.work_slots}
 """
-HEALTH = {"status": "ok", "version": __version__}
+ALIVE = {"status": "ok", "version": __version__}
+READY = {**ALIVE, "redis": "ok", "programs": 1}
+_LOADED = Outstanding(
+    [_LOAD],
+    [
+        WorkerLoad(
+            "host-1-5d2c0e", is_alive=True, held=8, running=8, concurrency=8, host="host", queues=("dspy.fast",),
+            version=__version__, config="9c1f0d7e22ab", heartbeat_age_seconds=0.21, silent_seconds=0.4,
+        )
+    ],
+)  # fmt: skip
+_SERVER = RedisState(
+    run_id="a1", version="7.2.5", is_primary=True, used_bytes=52_428_800, limit_bytes=805_306_368, host_bytes=0,
+    policy="noeviction", keeps_log=True, log_is_written=True, connections=44, most_connections=10_000,
+)  # fmt: skip
+_LEDGER = Ledger(
+    0.31, _SERVER, _LOADED, {"fast": CircuitState.CLOSED}, 1,
+    [budget for budget in BUDGETS["data"] if budget["limit_usd"] is not None],
+)  # fmt: skip
+
+
+def _health(ledger: Seen[Ledger]) -> dict[str, Any]:
+    cache = CacheServer(0.28, replace(_SERVER, run_id="b2", policy="allkeys-lru", limit_bytes=268_435_456))
+    disk = Disk(free_bytes=48_318_382_080, total_bytes=107_374_182_400, data_bytes=73_400_320)
+    at = _NOW / 1000
+    return health_document(Settings(), ledger, Seen(Known(cache, at)), Seen(Known(disk, at)), _NOW)
+
+
+HEALTH = _health(Seen(Known(_LEDGER, _NOW / 1000)))
+UNHEALTHY = _health(Seen(Known(_LEDGER, _NOW / 1000), hangs=0.06))
 
 
 def problem_sample(code: str, path: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dspy_jobs.states import BatchStatus, EndedReason, JobStatus, PauseReason, WaitReason
+from dspy_jobs.states import BatchStatus, CircuitState, EndedReason, JobStatus, PauseReason, WaitReason
 
 
 class _Answer(BaseModel):
@@ -494,11 +494,150 @@ class Limits(BaseModel):
     idempotency_seconds: float
 
 
-class Health(BaseModel):
-    """The process is well."""
+class Alive(_Answer):
+    """The process runs."""
 
     status: Literal["ok"]
     version: str
+
+
+class Ready(Alive):
+    """The process can take jobs."""
+
+    redis: Literal["ok"]
+    programs: int = Field(description="Programs that workers have described.")
+
+
+HealthStatus = Literal["healthy", "degraded", "unhealthy", "unknown"]
+
+
+class Component(_Answer):
+    """How a part of the service is."""
+
+    status: HealthStatus = Field(description="`unknown`: only Redis could tell, and does not answer.")
+    detail: str | None = Field(None, description="What is wrong and what to do; absent where nothing is.")
+    as_of: datetime | None = Field(None, description="From when the numbers are, if not from now.")
+
+
+class RedisServer(Component):
+    """A Redis server; its numbers are absent while it has never answered."""
+
+    latency_ms: float | None = Field(None, description="Of one command just now; null if it did not answer.")
+    version: str | None = None
+    used_memory_bytes: int | None = None
+    max_memory_bytes: int | None = Field(None, description="Null: no limit.")
+    max_memory_policy: str | None = None
+
+
+class CacheHealth(RedisServer):
+    """The response cache."""
+
+    enabled: bool
+    shares_redis: bool | None = Field(None, description="Whether it is in the same server as the jobs.")
+
+
+class ProgramsHealth(Component):
+    """What can be run."""
+
+    described: int | None
+
+
+class WorkerHealth(_Answer):
+    """A live worker."""
+
+    id: str
+    host: str
+    heartbeat_age_seconds: float | None = Field(description="Since it last renewed its lease.")
+    running: int
+    held: int = Field(description="Jobs it runs or is about to run.")
+    concurrency: int
+    draining: bool
+    consuming: bool = Field(description="Whether it asks for messages.")
+    stuck_threads: int = Field(description="Threads it gave up with programs that never return.")
+    version: str | None
+    config: str | None = Field(description="Digest of the configuration it runs.")
+    metrics_port: int | None = Field(None, description="Port of its own metrics, if it serves any.")
+
+
+class WorkersHealth(Component):
+    """The workers."""
+
+    live: int | None
+    draining: int | None = Field(description="Of the live ones, those that end what they run and then stop.")
+    lost: int | None = Field(description="Workers not heard of any more whose jobs are not queued again yet.")
+    workers: list[WorkerHealth] = Field(description="The first 100 live ones.")
+
+
+class QueueHealth(_Answer):
+    """A queue as it is."""
+
+    name: str
+    queued: int
+    running: int
+    oldest_wait_seconds: float | None
+    workers: int = Field(description="Live workers that take jobs from it.")
+    gate: Gate
+
+
+class QueuesHealth(Component):
+    """The queues."""
+
+    queues: list[QueueHealth]
+
+
+class CircuitsHealth(Component):
+    """The circuit breakers."""
+
+    models: dict[str, CircuitState]
+
+
+class BudgetHealth(_Answer):
+    """The budget over all clients, or of clients' own budgets the fullest."""
+
+    scope: Literal["all", "client"]
+    period: Literal["day", "month"]
+    limit_usd: float
+    spent_usd: float
+    exhausted: bool
+    resets_at: datetime
+
+
+class BudgetsHealth(Component):
+    """The budgets."""
+
+    clients_exhausted: int | None = Field(description="Clients that have used up their own budgets.")
+    budgets: list[BudgetHealth]
+
+
+class DiskHealth(Component):
+    """Where the embedded Redis keeps its data."""
+
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+    data_bytes: int | None = Field(None, description="What Redis keeps there.")
+
+
+class Components(_Answer):
+    """Every part of the service."""
+
+    redis: RedisServer
+    cache: CacheHealth
+    programs: ProgramsHealth
+    workers: WorkersHealth
+    queues: QueuesHealth
+    circuits: CircuitsHealth
+    budgets: BudgetsHealth
+    disk: DiskHealth | None = Field(None, description="Only with an embedded Redis.")
+
+
+class Health(_Answer):
+    """How the service is."""
+
+    status: Literal["healthy", "degraded", "unhealthy"] = Field(description="The worst of its components'.")
+    version: str
+    checked_at: datetime
+    problems: list[str] = Field(description="What is wrong, and what to do: the components' details.")
+    components: Components
 
 
 class Root(_Answer):

@@ -109,6 +109,20 @@ class WorkerLoad:
     concurrency: int = 0
     host: str = ""
     pid: int = 0
+    queues: tuple[str, ...] = ()
+    """Queues it consumes unless it is draining."""
+    version: str = ""
+    """The release of dspy-jobs it runs; empty if it does not say."""
+    config: str = ""
+    """The digest of its configuration; empty if it does not say."""
+    heartbeat_age_seconds: float | None = None
+    """Since it last renewed its lease."""
+    silent_seconds: float | None = None
+    """How long its consumer had not asked for a message when it last renewed its lease."""
+    stuck_threads: int = 0
+    """Threads it gave up with programs that never return."""
+    metrics_port: int | None = None
+    """Port of its own metrics, if it serves any."""
 
 
 @dataclass(frozen=True, slots=True)

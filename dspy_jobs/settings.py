@@ -51,6 +51,9 @@ class ApiSettings(_Section):
         pattern=r"^[A-Za-z0-9-]+$",
         description="Header in which a trusted proxy names the client of a request; unset means one client, `default`.",
     )
+    health_seconds: Seconds = Field(
+        0.06, le=10, description="Longest wait of a health check for Redis, the cache or the disk; then it hangs."
+    )
 
 
 class SandboxSettings(_Section):

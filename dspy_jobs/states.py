@@ -72,6 +72,16 @@ class WaitReason(StrEnum):
     WORKER_LOST = "worker_lost"
 
 
+class CircuitState(StrEnum):
+    """Whether a model may be called, for the whole fleet."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    """It failed; one job at a time is let through to find out whether it is well again."""
+    OPEN = "open"
+    """It fails, and its jobs wait."""
+
+
 class Priority(StrEnum):
     """How urgent a job is within its model's queue. Single jobs are `normal` by default, batches `low`."""
 

@@ -18,6 +18,10 @@ Phase = Literal["starting", "ready", "draining"]
 
 #: Leases that may run out without a sign of life before the worker counts as dead.
 _LEASES = 3
+#: Seconds without a question for messages, which a consumer asks every second, from which a worker does not consume.
+DEAF_SECONDS = 10.0
+#: Twice the time after which the watchdog ends such a worker: from then on it needs somebody else to do it.
+HOPELESS_SECONDS = 120.0
 
 
 class Heartbeat:
@@ -38,8 +42,11 @@ class Heartbeat:
         """Whether the last beat is no longer good."""
         return self.age() > self._good_for
 
-    def beat(self) -> None:
+    def beat(self, silent_seconds: float = 0.0) -> None:
         """Write the file anew, in one step, so that nobody reads half of it.
+
+        Args:
+            silent_seconds: how long the consumer has not asked for a message.
 
         Raises:
             OSError: the file cannot be written.
@@ -48,7 +55,9 @@ class Heartbeat:
         if self._path is None:
             return
         unfinished = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps({"phase": self.phase, "good_until": time.time() + self._good_for}))
+        now = time.time()
+        beat = {"phase": self.phase, "good_until": now + self._good_for, "asked_at": now - silent_seconds}
+        unfinished.write_text(json.dumps(beat))
         unfinished.replace(self._path)
 
     def end(self) -> None:
@@ -67,4 +76,7 @@ def complaint_about(path: Path, must_be_ready: bool, now: float) -> str | None:
         return f"no sign of life for {now - beat['good_until']:.0f} seconds more than its leases allow"
     if must_be_ready and beat["phase"] != "ready":
         return f"the worker is {beat['phase']}"
+    silent = now - beat["asked_at"]
+    if beat["phase"] == "ready" and silent > (DEAF_SECONDS if must_be_ready else HOPELESS_SECONDS):
+        return f"its consumer has not asked for messages for {silent:.0f} seconds"
     return None

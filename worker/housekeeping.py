@@ -15,7 +15,8 @@ import orjson
 import structlog
 from redis.exceptions import RedisError
 
-from dspy_jobs import chores, names
+from dspy_jobs import __version__, chores, names
+from dspy_jobs.config_digest import config_digest
 from dspy_jobs.settings import ModelSettings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, operations
@@ -59,6 +60,7 @@ class Housekeeping(threading.Thread):
         self._status_address = status_address
         self._report = FleetReport(chunk_runner.worker_id, chunk_runner.instruments.totals)
         self._renewed_at = time.monotonic()
+        self._config = config_digest(chunk_runner.runner.settings)
         self._rounds = 0
         self._reasons: dict[str, str] = {}
         """Why queues were closed in the last round."""
@@ -137,7 +139,7 @@ class Housekeeping(threading.Thread):
         if self._chunk_runner.is_draining.is_set():
             self.heartbeat.phase = "draining"
         try:
-            self.heartbeat.beat()
+            self.heartbeat.beat(pulse.age())
             self._is_heard = True
         except OSError as error:  # whoever supervises this worker will find no beat, or an old one
             if self._is_heard:
@@ -172,17 +174,23 @@ class Housekeeping(threading.Thread):
 
     def _description(self) -> bytes:
         host, port = self._status_address or (None, None)
+        runner = self._chunk_runner.runner
         return orjson.dumps(
             {
                 "id": self._chunk_runner.worker_id,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "concurrency": self._chunk_runner.runner.settings.worker.concurrency,
+                "concurrency": runner.settings.worker.concurrency,
                 "queues": self._queues,
                 "running": len(self._chunk_runner.running),
                 "draining": self._chunk_runner.is_draining.is_set(),
                 "metrics_host": host,
                 "metrics_port": port,
+                "lease_seconds": runner.settings.worker.lease_seconds,
+                "silent_seconds": round(pulse.age(), 3),
+                "stuck_threads": self._chunk_runner.stuck_threads,
+                "version": __version__,
+                "config": self._config,
             }
         )
 

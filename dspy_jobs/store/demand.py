@@ -65,15 +65,24 @@ def _queue(name: str, row: list[Any]) -> QueueLoad:
 
 
 def _worker(row: list[Any]) -> WorkerLoad:
-    worker_id, is_alive, held, raw = row
+    worker_id, lease_left, held, raw = row
     said = orjson.loads(raw) if raw else {}
+    lease_seconds = said.get("lease_seconds")
+    age = None if lease_seconds is None else max(0.0, lease_seconds - lease_left / 1000)
     return WorkerLoad(
         id=text(worker_id),
-        is_alive=bool(is_alive),
+        is_alive=lease_left > 0,
         is_draining=said.get("draining", False),
         held=held,
         running=said.get("running", 0),
         concurrency=said.get("concurrency", 0),
         host=said.get("host", ""),
         pid=said.get("pid", 0),
+        queues=tuple(said.get("queues", ())),
+        version=said.get("version", ""),
+        config=said.get("config", ""),
+        heartbeat_age_seconds=age,
+        silent_seconds=said.get("silent_seconds"),
+        stuck_threads=said.get("stuck_threads", 0),
+        metrics_port=said.get("metrics_port"),
     )

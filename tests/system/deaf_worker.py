@@ -9,7 +9,7 @@ from worker.__main__ import main
 from worker.consumption import OpenQueues, ThreadPool
 
 #: Instead of a minute, so that nobody waits that long.
-watchdog.STALLED_SECONDS = 3.0
+STALLED_SECONDS = 3.0
 
 _on_apply = ThreadPool.on_apply
 
@@ -20,7 +20,7 @@ def deaf(self: ThreadPool, *args: object, **options: object) -> object:
     return _on_apply(self, *args, **options)
 
 
-ThreadPool.on_apply = deaf  # type: ignore[method-assign]
-
 if __name__ == "__main__":
+    watchdog.STALLED_SECONDS = STALLED_SECONDS
+    ThreadPool.on_apply = deaf  # type: ignore[method-assign]
     sys.exit(main())

@@ -13,6 +13,7 @@ from dspy_jobs import chores, names
 from dspy_jobs.errors import JobFailed
 from dspy_jobs.messages import MESSAGE_TEMPLATE
 from dspy_jobs.redis_url import celery_url
+from dspy_jobs.store.demand import read_outstanding
 from dspy_jobs.waiting import wait_until
 from tests.system.fleet import Fleet
 
@@ -110,11 +111,20 @@ def test_a_killed_workers_jobs_run_elsewhere(fleet: Fleet) -> None:
 
 
 def test_a_worker_that_hears_nothing_more_ends_itself(fleet: Fleet) -> None:
-    """A consumer that stalls, though its process lives and renews its lease, is noticed; its supervisor starts anew."""
+    """A consumer that stalls, though its process lives and renews its lease, is told of and ended; a new one starts."""
     deaf = fleet.start("tests.system.deaf_worker")
     fleet.wait(fleet.submit("echo", text="heard"), "succeeded")
     unheard = fleet.submit("echo", text="unheard")
-    assert deaf.wait(30) == 0
+    told: list[float] = []
+
+    def ended() -> bool:
+        workers = fleet.store.run(read_outstanding([])).workers
+        told.extend(worker.silent_seconds or 0 for worker in workers if not worker.is_draining)
+        return deaf.poll() is not None
+
+    assert wait_until(ended, 30)
+    assert deaf.returncode == 0
+    assert max(told) > 1.5, "one that hears asks every second"
     assert "worker_stalled" in fleet.log()
     assert fleet.read(unheard).status == "queued"
     fleet.start()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from worker.heartbeat import Heartbeat, complaint_about
+from worker import watchdog
+from worker.heartbeat import DEAF_SECONDS, HOPELESS_SECONDS, Heartbeat, complaint_about
 
 LEASE_SECONDS = 10.0
 
@@ -21,7 +22,8 @@ LEASE_SECONDS = 10.0
         ("starting", 0, False, None),
         ("starting", 0, True, "the worker is starting"),
         ("ready", 0, True, None),
-        ("ready", 29, True, None),
+        ("ready", 9, True, None),
+        ("ready", 29, False, None),
         ("ready", 45, False, "no sign of life for 15 seconds more than its leases allow"),
         ("draining", 29, False, None),
         ("draining", 0, True, "the worker is draining"),
@@ -36,6 +38,34 @@ def test_a_beat_is_good_for_three_leases(
     heartbeat.beat()
     assert complaint_about(tmp_path / "heartbeat", must_be_ready, time.time() + age) == complaint
     assert [path.name for path in tmp_path.iterdir()] == ["heartbeat"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "silent", "must_be_ready", "is_well"),
+    [
+        ("ready", DEAF_SECONDS - 1, True, True),
+        ("ready", DEAF_SECONDS + 1, True, False),
+        ("ready", HOPELESS_SECONDS - 1, False, True),
+        ("ready", HOPELESS_SECONDS + 1, False, False),
+        ("starting", HOPELESS_SECONDS + 1, False, True),
+        ("draining", HOPELESS_SECONDS + 1, False, True),
+    ],
+)
+def test_a_consumer_that_stopped_is_noticed(
+    tmp_path: Path, phase: str, silent: float, must_be_ready: bool, is_well: bool
+) -> None:
+    """It is not ready soon, and dead when its watchdog ought to have ended it; who must not consume may be silent."""
+    heartbeat = Heartbeat(tmp_path / "heartbeat", LEASE_SECONDS)
+    heartbeat.phase = phase  # type: ignore[assignment]
+    heartbeat.beat(silent)
+    complaint = complaint_about(tmp_path / "heartbeat", must_be_ready, time.time())
+    assert (complaint is None) == is_well
+    assert is_well or "not asked for messages" in str(complaint)
+
+
+def test_a_hopeless_worker_is_one_its_watchdog_should_have_ended() -> None:
+    """Whoever kills it for being silent leaves the watchdog the time it needs to do it in order."""
+    assert watchdog.STALLED_SECONDS < HOPELESS_SECONDS
 
 
 def test_no_file_is_a_complaint(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 -- What queues ask for, and who works: {queues, workers}. Looks at each queue and each worker, at no job.
 -- A queue: {queued, waiting, taken, running, ms the oldest has waited, mean run time (ms), of how many jobs, most at
 -- once or 0, gate or false, gate's end, 1 if half-open, 1 if a probe is under way}.
--- A worker: {id, 1 if its lease runs, jobs it holds, its description or false}.
+-- A worker: {id, ms its lease still runs, 0 or less if it is over, jobs it holds, its description or false}.
 -- ARGV: now, queues…
 local now, queues, workers = clock(ARGV[1]), {}, {}
 for i = 2, #ARGV do
@@ -21,7 +21,7 @@ for i = 2, #ARGV do
 end
 local leases = redis.call('ZRANGE', 'dj:workers', 0, -1, 'WITHSCORES')
 for i = 1, #leases, 2 do
-  workers[#workers + 1] = {leases[i], tonumber(leases[i + 1]) > now and 1 or 0, redis.call('SCARD', held_key(leases[i])),
+  workers[#workers + 1] = {leases[i], tonumber(leases[i + 1]) - now, redis.call('SCARD', held_key(leases[i])),
     redis.call('GET', 'dj:worker:' .. leases[i])}
 end
 return {queues, workers}

@@ -1,0 +1,145 @@
+"""What health is judged by, read from Redis, the cache's Redis and the disk, each over a connection of its own.
+
+A connection of its own, because those of requests may all be busy, and because that is not what is asked about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from api.catalogue import Catalogue
+from api.looks import Look
+from dspy_jobs import names
+from dspy_jobs.budgets import budget_views
+from dspy_jobs.costs import book_day, book_month
+from dspy_jobs.redis_state import RedisState, redis_state
+from dspy_jobs.redis_url import cache_url, redis_url
+from dspy_jobs.settings import Settings
+from dspy_jobs.states import CircuitState
+from dspy_jobs.store import AsyncStore, connect_async
+from dspy_jobs.store.books import limits_of_spending
+from dspy_jobs.store.demand import Outstanding, read_outstanding
+from dspy_jobs.store.gates import circuit_state
+
+#: Seconds after which a look at a server that hangs is given up, and the next one takes a new connection.
+_GIVE_UP_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The Redis of queue, jobs and results, and what it holds."""
+
+    latency_ms: float
+    server: RedisState
+    outstanding: Outstanding
+    circuits: Mapping[str, CircuitState]
+    """By model."""
+    programs: int
+    """How many are described."""
+    budgets: list[dict[str, Any]]
+    """As `budget_views` has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheServer:
+    """The Redis of the response cache."""
+
+    latency_ms: float
+    server: RedisState
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Where the embedded Redis keeps its data."""
+
+    free_bytes: int
+    total_bytes: int
+    data_bytes: int
+    """What it keeps there."""
+
+
+class HealthChecks:
+    """The looks that health endpoints share."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self._settings, self._catalogue = settings, catalogue
+        self._store = AsyncStore(connect_async(redis_url(settings), _GIVE_UP_SECONDS))
+        self._cache = connect_async(cache_url(settings), _GIVE_UP_SECONDS)
+        patience = settings.api.health_seconds
+        self.programs = Look(self._programs, patience)
+        """How many programs the API knows, if Redis answers: all that it needs to take jobs."""
+        self.ledger = Look(self._ledger, patience)
+        self.cache = Look(self._cache_server, patience) if settings.cache.enabled else None
+        self.disk = Look(self._disk, patience) if settings.redis_url is None else None
+
+    async def close(self) -> None:
+        """Give up looks under way and close the connections."""
+        looks: list[Look[Any] | None] = [self.programs, self.ledger, self.cache, self.disk]
+        await asyncio.gather(*(look.end() for look in looks if look))
+        await self._store.close()
+        await self._cache.aclose()
+
+    async def _programs(self) -> int:
+        await self._store.redis.ping()
+        return len(await self._catalogue.all())
+
+    async def _ledger(self) -> Ledger:
+        began = time.perf_counter()
+        seconds, microseconds = await self._store.redis.time()
+        latency = time.perf_counter() - began
+        models = sorted(self._settings.models)
+        outstanding = await self._store.run(read_outstanding([names.queue(model) for model in models]))
+        today = datetime.fromtimestamp(seconds, UTC).date()
+        async with self._store.redis.pipeline(transaction=False) as pipe:
+            pipe.info()
+            pipe.hlen(names.PROGRAMS)
+            for key in (names.BUDGETS, names.spent(book_day(today)), names.spent(book_month(today))):
+                pipe.hgetall(key)
+            for model in models:
+                pipe.hmget(names.circuit(model), "state", "until")
+            info, programs, limits, day, month, *circuits = await pipe.execute()
+        now_ms = seconds * 1000 + microseconds // 1000
+        return Ledger(
+            latency_ms=latency * 1000,
+            server=redis_state(info),
+            outstanding=outstanding,
+            circuits=_circuits(models, circuits, now_ms),
+            programs=programs,
+            budgets=self._budgets(limits, day, month, today),
+        )
+
+    def _budgets(
+        self, limits: dict[bytes, bytes], day: dict[bytes, bytes], month: dict[bytes, bytes], today: date
+    ) -> list[dict[str, Any]]:
+        limited = _numbers(limits) or limits_of_spending(self._settings)
+        views = budget_views(limited, {"day": _numbers(day), "month": _numbers(month)}, today)
+        return [view for view in views if view["limit_usd"] is not None]
+
+    async def _cache_server(self) -> CacheServer:
+        began = time.perf_counter()
+        info = await self._cache.info()
+        return CacheServer((time.perf_counter() - began) * 1000, redis_state(info))
+
+    async def _disk(self) -> Disk:
+        return await asyncio.to_thread(_usage, self._settings.data_dir)
+
+
+def _circuits(models: list[str], found: list[list[bytes | None]], now_ms: int) -> dict[str, CircuitState]:
+    return {model: circuit_state(state, until, now_ms) for model, (state, until) in zip(models, found, strict=True)}
+
+
+def _numbers(found: dict[bytes, bytes]) -> dict[str, int]:
+    return {name.decode(): int(value) for name, value in found.items()}
+
+
+def _usage(folder: Path) -> Disk:
+    usage = shutil.disk_usage(folder)
+    kept = sum(file.stat().st_size for file in folder.rglob("*.aof*") if file.is_file())
+    return Disk(usage.free, usage.total, kept)
