@@ -42,7 +42,7 @@ LITTLE_BYTES, TOO_LITTLE_BYTES = 2**30, 2**27
 
 _GATE_REMEDIES = {
     WaitReason.PAUSED: "somebody paused it; `dspy-jobs queue resume {queue}` lets it go on",
-    WaitReason.CIRCUIT_OPEN: "its provider fails; look at the provider's status and at `error` of recent jobs",
+    WaitReason.CIRCUIT_OPEN: "see circuits",
     WaitReason.BUDGET_EXHAUSTED: "a budget is used up; see `dspy-jobs budgets`",
     WaitReason.RATE_LIMITED: "the provider's limit is reached; it opens by itself",
 }

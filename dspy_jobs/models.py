@@ -404,3 +404,137 @@ class Budget(_Read):
     exhausted: bool = False
     """Whether jobs wait for it."""
     resets_at: datetime | None = None
+
+
+class Component(_Read):
+    """How a part of the service is."""
+
+    status: str
+    """`healthy`, `degraded`, `unhealthy`, or `unknown` where only Redis could tell and does not answer."""
+    detail: str | None = None
+    """What is wrong and what to do."""
+    as_of: datetime | None = None
+    """From when the numbers are, if not from now."""
+
+
+class RedisHealth(Component):
+    """A Redis server."""
+
+    latency_ms: float | None = None
+    version: str | None = None
+    used_memory_bytes: int | None = None
+    max_memory_bytes: int | None = None
+    max_memory_policy: str | None = None
+
+
+class CacheHealth(RedisHealth):
+    """The response cache."""
+
+    enabled: bool = True
+    shares_redis: bool | None = None
+    """Whether it is in the same server as the jobs."""
+
+
+class ProgramsHealth(Component):
+    """What can be run."""
+
+    described: int | None = None
+
+
+class WorkerHealth(_Read):
+    """A live worker."""
+
+    id: str
+    host: str = ""
+    heartbeat_age_seconds: float | None = None
+    """Since it last renewed its lease."""
+    running: int = 0
+    held: int = 0
+    """Jobs it runs or is about to run."""
+    concurrency: int = 0
+    draining: bool = False
+    consuming: bool = True
+    """Whether it asks for messages."""
+    stuck_threads: int = 0
+    version: str | None = None
+    config: str | None = None
+    """Digest of the configuration it runs."""
+    metrics_port: int | None = None
+
+
+class WorkersHealth(Component):
+    """The workers; the first hundred one by one."""
+
+    live: int | None = None
+    draining: int | None = None
+    lost: int | None = None
+    """Workers not heard of any more whose jobs are not queued again yet."""
+    workers: list[WorkerHealth] = Field(default_factory=list)
+
+
+class QueuesHealth(Component):
+    """The queues."""
+
+    queues: list[Queue] = Field(default_factory=list)
+
+
+class CircuitsHealth(Component):
+    """The circuit breakers by model: `closed`, `half_open` or `open`."""
+
+    models: dict[str, str] = Field(default_factory=dict)
+
+
+class BudgetHealth(_Read):
+    """The budget over all clients (`scope` is `all`), or of clients' own budgets the fullest."""
+
+    scope: str
+    period: str
+    limit_usd: float = 0
+    spent_usd: float = 0
+    exhausted: bool = False
+    resets_at: datetime | None = None
+
+
+class BudgetsHealth(Component):
+    """The budgets."""
+
+    clients_exhausted: int | None = None
+    budgets: list[BudgetHealth] = Field(default_factory=list)
+
+
+class DiskHealth(Component):
+    """Where the embedded Redis keeps its data."""
+
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+    data_bytes: int | None = None
+
+
+class Components(_Read):
+    """Every part of the service."""
+
+    redis: RedisHealth
+    cache: CacheHealth
+    programs: ProgramsHealth
+    workers: WorkersHealth
+    queues: QueuesHealth
+    circuits: CircuitsHealth
+    budgets: BudgetsHealth
+    disk: DiskHealth | None = None
+    """Only with an embedded Redis."""
+
+    def by_name(self) -> dict[str, Component]:
+        """Those there are."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: component for name, component in found.items() if component is not None}
+
+
+class Health(_Read):
+    """How the service is, and what to do about it."""
+
+    status: str
+    """The worst of its components': `healthy`, `degraded` or `unhealthy`."""
+    version: str
+    checked_at: datetime
+    problems: list[str] = Field(default_factory=list)
+    components: Components

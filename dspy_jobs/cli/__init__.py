@@ -14,6 +14,7 @@ from dspy_jobs.cli.costs import budgets, costs
 from dspy_jobs.cli.estimates import estimate
 from dspy_jobs.cli.exit_codes import listing
 from dspy_jobs.cli.failures import FailuresAsExitCodes
+from dspy_jobs.cli.top import health, top
 
 _HELP = f"""Run DSPy programs as queued jobs: submit, follow, fetch results.
 
@@ -59,7 +60,7 @@ def main() -> None:
     app()
 
 
-for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, costs, budgets, autoscale):
+for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, costs, budgets, autoscale, health, top):
     app.command()(command)
 app.add_typer(programs.app, name="programs")
 app.add_typer(variants.app, name="variants")

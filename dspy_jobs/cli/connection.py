@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 def remember(ctx: typer.Context, url: str | None) -> None:
     """Let the line's commands talk to `url`. A context that already carries a way to connect keeps it."""
-    make: Callable[[str | None], Client] = ctx.obj or _client
+    make: Callable[..., Client] = ctx.obj or _client
     ctx.obj = partial(make, url)
 
 
-def connect(ctx: typer.Context) -> Client:
-    """A client for this line's service; use it in a `with` block."""
-    make: Callable[[], Client] = ctx.obj
-    return make()
+def connect(ctx: typer.Context, **options: float) -> Client:
+    """A client for this line's service, with the client's own options; use it in a `with` block."""
+    make: Callable[..., Client] = ctx.obj
+    return make(**options)
 
 
-def _client(url: str | None) -> Client:
+def _client(url: str | None, **options: float) -> Client:
     from dspy_jobs.client import Client
 
-    return Client(url)
+    return Client(url, **options)  # type: ignore[arg-type]  # every option a command gives is a number of seconds

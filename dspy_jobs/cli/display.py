@@ -23,6 +23,7 @@ from dspy_jobs.models import (
     CostRange,
     Costs,
     Gate,
+    Health,
     Job,
     Program,
     Queue,
@@ -244,6 +245,13 @@ def print_budgets(budgets: Iterable[Budget]) -> None:
         for b in budgets
     ]  # fmt: skip
     _print_table(("client", "period", "limit", "spent", "left", "", "resets on"), rows)
+
+
+def print_health(health: Health) -> None:
+    """How every part of the service is, one a row."""
+    rows = [(name, part.status, part.detail) for name, part in health.components.by_name().items()]
+    _print_table(("component", "status", "what is wrong, and what to do"), rows)
+    Console(soft_wrap=True).print(text(f"{health.status}, version {health.version}"))
 
 
 def text(value: Any) -> Text:

@@ -43,6 +43,11 @@ class AsyncClient:
         self._session = Session(base_url(url), retry_seconds)
         self._http = httpx.AsyncClient(transport=transport, **options(self._session.url, timeout))
 
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return self._session.url
+
     submit = _awaited(operations.submit)
     get = _awaited(operations.get)
     wait = _awaited(operations.wait)
@@ -70,6 +75,8 @@ class AsyncClient:
     budgets = _awaited(operations.budgets)
     autoscale = _awaited(operations.autoscale)
     limits = _awaited(operations.limits)
+    health = _awaited(operations.health)
+    metrics = _awaited(operations.metrics)
     ready = _awaited(operations.ready)
 
     async def results(

@@ -45,6 +45,11 @@ class Client:
         self._session = Session(base_url(url), retry_seconds)
         self._http = httpx.Client(transport=transport, **options(self._session.url, timeout))
 
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return self._session.url
+
     submit = _blocking(operations.submit)
     get = _blocking(operations.get)
     wait = _blocking(operations.wait)
@@ -72,6 +77,8 @@ class Client:
     budgets = _blocking(operations.budgets)
     autoscale = _blocking(operations.autoscale)
     limits = _blocking(operations.limits)
+    health = _blocking(operations.health)
+    metrics = _blocking(operations.metrics)
     ready = _blocking(operations.ready)
 
     def results(

@@ -23,6 +23,7 @@ from dspy_jobs.models import (
     BatchEstimate,
     Budget,
     Costs,
+    Health,
     Job,
     Program,
     Queue,
@@ -300,6 +301,17 @@ def autoscale(session: Session, /) -> Flow[Autoscale]:
 def limits(session: Session, /) -> Flow[dict[str, Any]]:
     """Sizes beyond which a request is refused."""
     return answered(session, Call("GET", "/v1/limits", lambda r: dict(r.json())))
+
+
+def health(session: Session, /) -> Flow[Health]:
+    """How every part of the service is; also of one that is unhealthy."""
+    read = Call("GET", "/health", lambda r: Health.model_validate_json(r.content), also=(503,))
+    return answered(session, read)
+
+
+def metrics(session: Session, /) -> Flow[str]:
+    """The numbers for Prometheus, in its text format."""
+    return answered(session, Call("GET", "/metrics", lambda r: r.text))
 
 
 def ready(session: Session, /) -> Flow[bool]:

@@ -84,7 +84,7 @@ class FakeService:
 def run(handler: Handler, *args: str, **more: Any) -> Result:
     """Run a command line against a service."""
 
-    def connect(url: str | None) -> Client:
+    def connect(url: str | None, **_: float) -> Client:
         return Client(url or "http://service", transport=httpx.MockTransport(handler), retry_seconds=0)
 
     return CliRunner().invoke(app, args, obj=connect, catch_exceptions=False, **more)

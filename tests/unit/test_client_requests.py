@@ -20,6 +20,7 @@ from dspy_jobs.errors import JobExpired, JobFailed
 from dspy_jobs.models import Job
 from dspy_jobs.problems import problem
 from dspy_jobs.settings import service_url
+from tests.unit.service_scene import HEALTH
 
 JOB = {"id": "job_1", "object": "job", "status": "queued", "program": "qa", "created_at": "2025-01-02T03:04:05.678Z"}
 COUNTS = {"total": 1, "queued": 1, "running": 0, "succeeded": 0, "failed": 0, "canceled": 0, "expired": 0, "cached": 0}
@@ -85,6 +86,8 @@ def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
         ("autoscale", (), ("GET", "/v1/autoscale"), (200, AUTOSCALE)),
         ("limits", (), ("GET", "/v1/limits"), (200, {"items_per_batch": 50000})),
         ("ready", (), ("GET", "/health/ready"), (200, {"status": "ready"})),
+        ("health", (), ("GET", "/health"), (503, HEALTH)),
+        ("metrics", (), ("GET", "/metrics"), (200, {})),
     ],
 )
 def test_each_call_has_its_address(
@@ -99,12 +102,14 @@ def test_each_call_has_its_address(
 
     read = call(handler, name, *args)
     assert seen == [sent]
-    expected = {"retry_batch": 3, "delete": None, "ready": True, "limits": {"items_per_batch": 50000}}
+    expected = {
+        "retry_batch": 3, "delete": None, "ready": True, "limits": {"items_per_batch": 50000}, "metrics": "{}",
+    }  # fmt: skip
     if name in expected:
         assert read == expected[name]
     else:
         first = read[0] if isinstance(read, list) else read
-        about = {"costs": "complete", "budgets": "period", "autoscale": "work"}.get(
+        about = {"costs": "complete", "budgets": "period", "autoscale": "work", "health": "components"}.get(
             name, "id" if name in WITH_ID else "name"
         )
         assert first.model_dump(exclude_unset=True).keys() >= {about}
