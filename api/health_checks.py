@@ -6,12 +6,10 @@ A connection of its own, because those of requests may all be busy, and because 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 from api.catalogue import Catalogue
@@ -19,6 +17,7 @@ from api.looks import Look
 from dspy_jobs import names
 from dspy_jobs.budgets import budget_views
 from dspy_jobs.costs import book_day, book_month
+from dspy_jobs.disk_space import DiskSpace, disk_space
 from dspy_jobs.redis_state import RedisState, redis_state
 from dspy_jobs.redis_url import cache_url, redis_url
 from dspy_jobs.settings import Settings
@@ -53,16 +52,6 @@ class CacheServer:
 
     latency_ms: float
     server: RedisState
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """Where the embedded Redis keeps its data."""
-
-    free_bytes: int
-    total_bytes: int
-    data_bytes: int
-    """What it keeps there."""
 
 
 class HealthChecks:
@@ -127,8 +116,8 @@ class HealthChecks:
         info = await self._cache.info()
         return CacheServer((time.perf_counter() - began) * 1000, redis_state(info))
 
-    async def _disk(self) -> Disk:
-        return await asyncio.to_thread(_usage, self._settings.data_dir)
+    async def _disk(self) -> DiskSpace:
+        return await asyncio.to_thread(disk_space, self._settings.data_dir)
 
 
 def _circuits(models: list[str], found: list[list[bytes | None]], now_ms: int) -> dict[str, CircuitState]:
@@ -137,9 +126,3 @@ def _circuits(models: list[str], found: list[list[bytes | None]], now_ms: int) -
 
 def _numbers(found: dict[bytes, bytes]) -> dict[str, int]:
     return {name.decode(): int(value) for name, value in found.items()}
-
-
-def _usage(folder: Path) -> Disk:
-    usage = shutil.disk_usage(folder)
-    kept = sum(file.stat().st_size for file in folder.rglob("*.aof*") if file.is_file())
-    return Disk(usage.free, usage.total, kept)

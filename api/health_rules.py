@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from api.health_checks import CacheServer, Disk, Ledger
+from api.health_checks import CacheServer, Ledger
 from api.looks import Known, Seen
 from dspy_jobs import __version__
 from dspy_jobs.demand import QueueDemand, WorkerLoad, demand_of
+from dspy_jobs.disk_space import DiskSpace, complaint_about_disk
 from dspy_jobs.outcomes import rfc3339
 from dspy_jobs.redis_state import (
     HANGS_REMEDY,
@@ -37,8 +38,6 @@ _ORDER: tuple[Status, ...] = ("healthy", "unknown", "degraded", "unhealthy")
 MOST_WORKERS = 100
 #: Seconds without a question for messages after which a worker's consumer, which asks every second, has stopped.
 DEAF_SECONDS = 10.0
-#: Disk space below which the embedded Redis will soon refuse writes, and below which it is about to.
-LITTLE_BYTES, TOO_LITTLE_BYTES = 2**30, 2**27
 
 _GATE_REMEDIES = {
     WaitReason.PAUSED: "somebody paused it; `dspy-jobs queue resume {queue}` lets it go on",
@@ -69,12 +68,16 @@ def component(troubles: Iterable[Trouble], **members: Any) -> dict[str, Any]:
 
 
 def health_document(
-    settings: Settings, ledger: Seen[Ledger], cache: Seen[CacheServer] | None, disk: Seen[Disk] | None, now_ms: float
+    settings: Settings,
+    ledger: Seen[Ledger],
+    cache: Seen[CacheServer] | None,
+    disk: Seen[DiskSpace] | None,
+    now_ms: float,
 ) -> dict[str, Any]:
     """What `GET /health` shows. `cache` is None where it is switched off, `disk` where Redis is elsewhere."""
     components = {
         "redis": of_redis(ledger),
-        "cache": of_cache(cache, ledger.known.value.server if ledger.known else None),
+        "cache": of_cache(cache, ledger, settings),
         "programs": of_programs(ledger),
         "workers": of_workers(ledger, settings),
         "queues": of_queues(ledger, settings),
@@ -108,17 +111,19 @@ def of_redis(seen: Seen[Ledger]) -> dict[str, Any]:
     return component(troubles, latency_ms=round(ledger.latency_ms, 2), **_memory(ledger.server))
 
 
-def of_cache(seen: Seen[CacheServer] | None, ledger: RedisState | None) -> dict[str, Any]:
+def of_cache(seen: Seen[CacheServer] | None, ledger: Seen[Ledger], settings: Settings) -> dict[str, Any]:
     """The response cache: without it jobs run all the same, and are paid for again. None: it is switched off."""
     if seen is None:
         return component([], enabled=False)
+    if settings.cache.url is None and not ledger.is_fresh:
+        return unknown(seen.known, enabled=True, latency_ms=None)  # the same server, whose trouble is told once
     if failure := _failure(seen, "CACHE_URL"):
         cost = "; jobs run meanwhile without stored answers"
         trouble = _trouble(failure, "degraded")
         return component([Trouble(trouble.status, trouble.detail + cost)], enabled=True, latency_ms=None)
     assert seen.known is not None
     server = seen.known.value.server
-    is_shared = ledger is not None and ledger.run_id == server.run_id
+    is_shared = ledger.known is not None and ledger.known.value.server.run_id == server.run_id
     troubles = [] if is_shared else [_trouble(c, "degraded") for c in complaints_about_cache(server)]
     numbers = {"latency_ms": round(seen.known.value.latency_ms, 2), "shares_redis": is_shared, **_memory(server)}
     return component(troubles, enabled=True, **numbers)
@@ -248,8 +253,8 @@ def of_circuits(seen: Seen[Ledger]) -> dict[str, Any]:
         return unknown(None, models={})
     circuits = seen.known.value.circuits
     words = {
-        CircuitState.OPEN: "its provider fails, and its jobs wait or fall back",
-        CircuitState.HALF_OPEN: "one job tries it",
+        CircuitState.OPEN: "its provider fails; look at its status page and at `error` of recent jobs",
+        CircuitState.HALF_OPEN: "its provider failed, and one job at a time tries it; it closes by itself",
     }
     troubles = [
         Trouble("degraded", f"{model} is {state}: {words[state]}")
@@ -289,19 +294,17 @@ def _used(budget: Mapping[str, Any]) -> float:
     return float(budget["spent_usd"] / budget["limit_usd"]) if budget["limit_usd"] else float("inf")
 
 
-def of_disk(seen: Seen[Disk]) -> dict[str, Any]:
+def of_disk(seen: Seen[DiskSpace]) -> dict[str, Any]:
     """Where the embedded Redis of this machine keeps its data."""
     if seen.known is None or not seen.is_fresh:
         cause = type(seen.error).__name__ if seen.error else f"no answer for {seen.hangs:.1f} s"
         return component([Trouble("degraded", f"the data folder cannot be looked at ({cause}): mend its file system")])
     disk = seen.known.value
     numbers = {"free_bytes": disk.free_bytes, "total_bytes": disk.total_bytes, "data_bytes": disk.data_bytes}
-    remedy = f"only {disk.free_bytes / 2**20:.0f} MiB are free for Redis's data: make room, or Redis refuses writes"
-    if disk.free_bytes < TOO_LITTLE_BYTES:
-        return component([Trouble("unhealthy", remedy)], **numbers)
-    # Redis writes its file anew beside the old one when that has grown.
-    is_little = disk.free_bytes < max(LITTLE_BYTES, disk.data_bytes)
-    return component([Trouble("degraded", remedy)] if is_little else [], **numbers)
+    complaint = complaint_about_disk(disk)
+    if complaint is None:
+        return component([], **numbers)
+    return component([_trouble(complaint, "unhealthy" if complaint.stops_work else "degraded")], **numbers)
 
 
 def unknown(known: Known[Any] | None, **members: Any) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from typing import Any
 
 import orjson
 
-from api.health_checks import CacheServer, Disk, Ledger
+from api.health_checks import CacheServer, Ledger
 from api.health_rules import health_document
 from api.looks import Known, Seen
 from dspy_jobs import __version__
 from dspy_jobs.budgets import budget_views
 from dspy_jobs.costs import Costs
 from dspy_jobs.demand import QueueLoad, WorkerLoad, demand_of
+from dspy_jobs.disk_space import DiskSpace
 from dspy_jobs.problems import problem
 from dspy_jobs.redis_state import RedisState
 from dspy_jobs.settings import LimitSettings, Settings
@@ -210,7 +211,7 @@ _LEDGER = Ledger(
 
 def _health(ledger: Seen[Ledger]) -> dict[str, Any]:
     cache = CacheServer(0.28, replace(_SERVER, run_id="b2", policy="allkeys-lru", limit_bytes=268_435_456))
-    disk = Disk(free_bytes=48_318_382_080, total_bytes=107_374_182_400, data_bytes=73_400_320)
+    disk = DiskSpace(free_bytes=48_318_382_080, total_bytes=107_374_182_400, data_bytes=73_400_320)
     at = _NOW / 1000
     return health_document(Settings(), ledger, Seen(Known(cache, at)), Seen(Known(disk, at)), _NOW)
 

@@ -52,7 +52,7 @@ class ApiSettings(_Section):
         description="Header in which a trusted proxy names the client of a request; unset means one client, `default`.",
     )
     health_seconds: Seconds = Field(
-        0.06, le=10, description="Longest wait of a health check for Redis, the cache or the disk; then it hangs."
+        0.075, le=10, description="Longest wait of a health check for Redis, the cache or the disk; then it hangs."
     )
 
 

@@ -11,6 +11,7 @@ from dspy_jobs.cli import batches, config, jobs, programs, queues, variants
 from dspy_jobs.cli.autoscale import autoscale
 from dspy_jobs.cli.connection import remember
 from dspy_jobs.cli.costs import budgets, costs
+from dspy_jobs.cli.doctor import doctor
 from dspy_jobs.cli.estimates import estimate
 from dspy_jobs.cli.exit_codes import listing
 from dspy_jobs.cli.failures import FailuresAsExitCodes
@@ -60,7 +61,7 @@ def main() -> None:
     app()
 
 
-for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, costs, budgets, autoscale, health, top):
+for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, costs, budgets, autoscale, health, top, doctor):
     app.command()(command)
 app.add_typer(programs.app, name="programs")
 app.add_typer(variants.app, name="variants")

@@ -75,6 +75,7 @@ class AsyncClient:
     budgets = _awaited(operations.budgets)
     autoscale = _awaited(operations.autoscale)
     limits = _awaited(operations.limits)
+    config = _awaited(operations.config)
     health = _awaited(operations.health)
     metrics = _awaited(operations.metrics)
     ready = _awaited(operations.ready)

@@ -77,6 +77,7 @@ class Client:
     budgets = _blocking(operations.budgets)
     autoscale = _blocking(operations.autoscale)
     limits = _blocking(operations.limits)
+    config = _blocking(operations.config)
     health = _blocking(operations.health)
     metrics = _blocking(operations.metrics)
     ready = _blocking(operations.ready)

@@ -303,6 +303,11 @@ def limits(session: Session, /) -> Flow[dict[str, Any]]:
     return answered(session, Call("GET", "/v1/limits", lambda r: dict(r.json())))
 
 
+def config(session: Session, /) -> Flow[dict[str, Any]]:
+    """The configuration the service runs, without its secrets."""
+    return answered(session, Call("GET", "/config", lambda r: dict(r.json())))
+
+
 def health(session: Session, /) -> Flow[Health]:
     """How every part of the service is; also of one that is unhealthy."""
     read = Call("GET", "/health", lambda r: Health.model_validate_json(r.content), also=(503,))

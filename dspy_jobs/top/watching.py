@@ -24,11 +24,17 @@ def read(client: Client) -> Reading:
         ApiError: what answers is no dspy-jobs.
     """
     health = client.health()
+    return Reading(
+        time.monotonic(), health, _samples(client) if health.components.redis.status != "unhealthy" else None
+    )
+
+
+def _samples(client: Client) -> Samples | None:
+    """The numbers; None where a scrape cannot be answered whole or in time, of which health says why."""
     try:
-        samples = Samples(client.metrics())
-    except (ApiError, ValueError):  # a scrape that cannot be answered whole is refused; health says why
-        samples = None
-    return Reading(time.monotonic(), health, samples)
+        return Samples(client.metrics())
+    except (ApiError, ServiceUnreachable, ValueError):
+        return None
 
 
 @dataclass

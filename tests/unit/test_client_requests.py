@@ -87,6 +87,7 @@ def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
         ("limits", (), ("GET", "/v1/limits"), (200, {"items_per_batch": 50000})),
         ("ready", (), ("GET", "/health/ready"), (200, {"status": "ready"})),
         ("health", (), ("GET", "/health"), (503, HEALTH)),
+        ("config", (), ("GET", "/config"), (200, {"default_model": "fast"})),
         ("metrics", (), ("GET", "/metrics"), (200, {})),
     ],
 )
@@ -104,6 +105,7 @@ def test_each_call_has_its_address(
     assert seen == [sent]
     expected = {
         "retry_batch": 3, "delete": None, "ready": True, "limits": {"items_per_batch": 50000}, "metrics": "{}",
+        "config": {"default_model": "fast"},
     }  # fmt: skip
     if name in expected:
         assert read == expected[name]

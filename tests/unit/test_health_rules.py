@@ -9,12 +9,14 @@ import pytest
 from redis.exceptions import ConnectionError as RedisUnreachable
 
 from api import health_rules as rules
-from api.health_checks import CacheServer, Disk, Ledger
+from api.health_checks import CacheServer, Ledger
 from api.health_rules import health_document
 from api.looks import Known, Seen
+from dspy_jobs import disk_space
 from dspy_jobs.demand import QueueLoad, WorkerLoad
+from dspy_jobs.disk_space import DiskSpace
 from dspy_jobs.redis_state import RedisState
-from dspy_jobs.settings import Settings
+from dspy_jobs.settings import CacheSettings, Settings
 from dspy_jobs.states import CircuitState
 from dspy_jobs.store.demand import Outstanding
 from dspy_jobs.store.records import Gate
@@ -27,7 +29,8 @@ WORKER = WorkerLoad(
 )  # fmt: skip
 LEDGER = Ledger(0.3, SERVER, Outstanding([QUEUE], [WORKER]), {"fast": CircuitState.CLOSED}, 1, [])
 CACHE = CacheServer(0.3, replace(SERVER, run_id="b", policy="allkeys-lru"))
-DISK = Disk(2**40, 2**41, 2**20)
+DISK = DiskSpace(2**40, 2**41, 2**20)
+OWN_CACHE = Settings(cache=CacheSettings(url="redis://elsewhere"))
 IDLE = replace(QUEUE, queued=0, waiting=0, running=0, oldest_wait_seconds=0.0)
 
 
@@ -39,7 +42,7 @@ def seen(value: Any, **trouble: Any) -> Seen[Any]:
 def document(ledger: Ledger = LEDGER, **others: Any) -> dict[str, Any]:
     """The document of a service like this."""
     cache, disk = others.get("cache", seen(CACHE)), others.get("disk", seen(DISK))
-    return health_document(Settings(), seen(ledger), cache, disk, 1_700_000_000_000)
+    return health_document(OWN_CACHE, seen(ledger), cache, disk, 1_700_000_000_000)
 
 
 def with_queue(**changes: Any) -> Ledger:
@@ -146,7 +149,7 @@ def test_names_of_clients_are_not_shown() -> None:
 @pytest.mark.parametrize("trouble", [{"hangs": 0.06}, {"error": RedisUnreachable("redis://secret@host")}])
 def test_without_redis_the_last_known_is_told_as_such(trouble: dict[str, Any]) -> None:
     """Redis is unhealthy, what only it can tell is unknown, with the numbers of before and their time."""
-    found = health_document(Settings(), seen(LEDGER, **trouble), seen(CACHE), None, 1_700_000_060_000)
+    found = health_document(OWN_CACHE, seen(LEDGER, **trouble), seen(CACHE), None, 1_700_000_060_000)
     assert found["status"] == "unhealthy"
     assert len(found["problems"]) == 1
     assert "secret" not in str(found)
@@ -155,6 +158,14 @@ def test_without_redis_the_last_known_is_told_as_such(trouble: dict[str, Any]) -
         assert found["components"][name]["as_of"] == "2023-11-14T22:13:20.000Z"
     assert found["components"]["workers"]["live"] == 1
     assert found["components"]["cache"]["status"] == "healthy"
+
+
+def test_a_server_that_holds_both_is_told_of_once() -> None:
+    """Without a Redis of its own the cache is where the jobs are, and unknown as they are."""
+    hung = seen(CACHE, hangs=0.06)
+    found = health_document(Settings(), seen(LEDGER, hangs=0.06), hung, None, 1_700_000_060_000)
+    assert found["components"]["cache"]["status"] == "unknown"
+    assert len(found["problems"]) == 1
 
 
 def test_a_redis_that_never_answered_leaves_nothing_to_tell() -> None:
@@ -190,14 +201,14 @@ def test_a_cache_beside_the_jobs_or_switched_off_is_judged_by_nothing() -> None:
 @pytest.mark.parametrize(
     ("disk", "status"),
     [
-        (seen(replace(DISK, free_bytes=rules.LITTLE_BYTES - 1)), "degraded"),
-        (seen(replace(DISK, free_bytes=rules.TOO_LITTLE_BYTES - 1)), "unhealthy"),
+        (seen(replace(DISK, free_bytes=disk_space.LITTLE - 1)), "degraded"),
+        (seen(replace(DISK, free_bytes=disk_space.TOO_LITTLE - 1)), "unhealthy"),
         (seen(replace(DISK, free_bytes=2**32, data_bytes=2**33)), "degraded"),
         (seen(DISK, hangs=3.0), "degraded"),
         (seen(DISK), "healthy"),
     ],
 )
-def test_an_embedded_redis_needs_room(disk: Seen[Disk], status: str) -> None:
+def test_an_embedded_redis_needs_room(disk: Seen[DiskSpace], status: str) -> None:
     """Little room degrades, too little stops it, and as much again as it has is needed when its file is rewritten."""
     assert document(disk=disk)["components"]["disk"]["status"] == status
 
