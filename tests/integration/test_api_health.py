@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from api.schemas import Alive, Health, Ready
 from dspy_jobs import names
+from dspy_jobs.cli import app
 from dspy_jobs.settings import ApiSettings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, connect
@@ -77,6 +80,16 @@ def test_a_fleet_of_none_is_ready_once_programs_are_described(redis_url: str, st
         describe(store.redis)
         assert wait_until(lambda: api.get("/ready").status_code == 200, 20)
         assert api.get("/health").json()["components"]["workers"]["live"] == 0
+
+
+def test_top_reads_what_the_api_writes(api: httpx.Client) -> None:
+    """The screen and its JSON are made of real answers: health, and numbers as Prometheus gets them."""
+    line = ["--url", str(api.base_url), "top", "--once", "--interval", "0.1"]
+    shown = CliRunner().invoke(app, line, catch_exceptions=False)
+    assert (shown.exit_code, "HEALTHY" in shown.stdout, "dspy.sandbox" in shown.stdout) == (0, True, True)
+    plain = json.loads(CliRunner().invoke(app, [*line, "--json"], catch_exceptions=False).stdout)
+    assert plain["components"]["programs"]["described"] == 2
+    assert plain["rates"]["seconds"] > 0, "the numbers could be read"
 
 
 def test_a_closed_gate_and_an_open_circuit_are_told(api: httpx.Client, store: SyncStore) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,16 +16,18 @@ from typer.testing import CliRunner
 from dspy_jobs import names
 from dspy_jobs.cli import app
 from dspy_jobs.doctor import survey
-from dspy_jobs.settings import Settings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, connect
 from dspy_jobs.store.gates import close_gate
 from dspy_jobs.store.workers import renew_worker
 from dspy_jobs.waiting import wait_until
 from tests.integration.conftest import running_api
+from tests.integration.test_api_process import describe
 from tests.system.own_redis import OwnRedis
 
-CONFIG = """[models.paid]
+CONFIG = """[models.sandbox]
+model = "openai/sandbox"
+[models.paid]
 model = "openai/gpt-4.1-mini"
 api_key_env = "DOCTORS_KEY"
 [programs.qa]
@@ -47,24 +51,30 @@ class Patient:
         return result.exit_code, {f["check"]: f for f in found if f["verdict"] in ("warn", "fail")}
 
 
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Patient, Path]]:
+    """A service in which all is well, and its configuration. Whoever breaks something mends it."""
+    source = tmp_path_factory.mktemp("doctor") / "dspy-jobs.toml"
+    source.write_text(CONFIG)
+    with tempfile.TemporaryDirectory(prefix="dj-") as folder:
+        own_redis = OwnRedis(Path(folder))
+        with connect(own_redis.url) as client, running_api(own_redis.url, DSPY_JOBS_CONFIG=str(source)) as api:
+            yield Patient(own_redis, api, SyncStore(client)), source
+        own_redis.end()
+
+
 @pytest.fixture
-def patient(
-    own_redis: OwnRedis, write_config: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Patient]:
+def patient(installation: tuple[Patient, Path], monkeypatch: pytest.MonkeyPatch) -> Patient:
     """An installation in which all is well; dspy is played not to be there, which saves its import."""
-    source = write_config(CONFIG).source
-    environ = {"DSPY_JOBS_CONFIG": str(source), "REDIS_URL": own_redis.url, "DOCTORS_KEY": "hunter2"}
+    patient, source = installation
+    environ = {"DSPY_JOBS_CONFIG": str(source), "REDIS_URL": patient.redis.url, "DOCTORS_KEY": "hunter2"}
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(survey, "find_spec", lambda _: None)
-    with connect(own_redis.url) as client, running_api(own_redis.url, DSPY_JOBS_CONFIG=str(source)) as api:
-        store = SyncStore(client)
-        schema = {"type": "object"}
-        described = {"name": "qa", "version": "v1", "model": "sandbox", "input_schema": schema, "output_schema": schema}
-        client.hset(names.PROGRAMS, "qa", json.dumps(described))
-        store.run(renew_worker("w1", 60, json.dumps({"concurrency": 4, "host": "here"}).encode(), ["dspy.sandbox"]))
-        assert wait_until(lambda: api.get("/ready").status_code == 200, 20)
-        yield Patient(own_redis, api, store)
+    describe(patient.store.redis)
+    patient.store.run(renew_worker("w1", 60, b'{"concurrency": 4, "host": "here"}', ["dspy.sandbox"]))
+    assert wait_until(lambda: patient.api.get("/ready").status_code == 200, 20)
+    return patient
 
 
 def test_each_fault_is_found_and_told_with_its_mending(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,18 +118,19 @@ def test_each_fault_is_found_and_told_with_its_mending(patient: Patient, monkeyp
     assert (code, {"API ready", "programs"} <= found.keys()) == (1, True)
 
 
-def test_jobs_without_a_worker_are_found(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_without_a_worker_are_found(patient: Patient) -> None:
     """Once one has waited longer than a worker takes to start, it fails with how to start one."""
     patient.store.redis.zrem(names.WORKERS, "w1")
     patient.store.redis.delete(names.queue_workers("dspy.sandbox"))
     assert patient.diagnosis() == (0, {})
-    assert patient.api.post("/v1/jobs", json={"program": "qa", "inputs": {}, "model": "sandbox"}).status_code == 202
+    job = patient.api.post("/v1/jobs", json={"program": "qa", "inputs": {"question": "?"}, "model": "sandbox"}).json()
     waiting = names.queue_waiting("dspy.sandbox", 3)
     assert wait_until(lambda: patient.store.redis.zcard(waiting) == 1, 10)
     patient.store.redis.zincrby(waiting, -3_600_000, patient.store.redis.zrange(waiting, 0, 0)[0])
     code, found = patient.diagnosis()
     assert (code, found["workers"]["verdict"]) == (1, "fail")
     assert "dspy-jobs up" in found["workers"]["remedy"]
+    assert patient.api.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
 
 
 def test_a_redis_that_hangs_or_is_gone_is_found(patient: Patient) -> None:
@@ -131,6 +142,7 @@ def test_a_redis_that_hangs_or_is_gone_is_found(patient: Patient) -> None:
     assert "too long" in found["Redis"]["detail"]
     patient.redis.end()
     code, found = patient.diagnosis()
+    patient.redis.start()
     assert (code, found["Redis"]["detail"]) == (1, "cannot be reached")
 
 
