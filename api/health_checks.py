@@ -24,8 +24,8 @@ from dspy_jobs.settings import Settings
 from dspy_jobs.states import CircuitState
 from dspy_jobs.store import AsyncStore, connect_async
 from dspy_jobs.store.books import limits_of_spending
+from dspy_jobs.store.counted import read_fleet
 from dspy_jobs.store.demand import Outstanding, read_outstanding
-from dspy_jobs.store.gates import circuit_state
 
 #: Seconds after which a look at a server that hangs is given up, and the next one takes a new connection.
 _GIVE_UP_SECONDS = 2.0
@@ -81,25 +81,24 @@ class HealthChecks:
 
     async def _ledger(self) -> Ledger:
         began = time.perf_counter()
-        seconds, microseconds = await self._store.redis.time()
+        seconds, _ = await self._store.redis.time()
         latency = time.perf_counter() - began
-        models = sorted(self._settings.models)
-        outstanding = await self._store.run(read_outstanding([names.queue(model) for model in models]))
+        queues = {names.queue(model): model for model in sorted(self._settings.models)}
+        outstanding, fleet = await asyncio.gather(
+            self._store.run(read_outstanding(list(queues))), self._store.run(read_fleet(list(queues)))
+        )
         today = datetime.fromtimestamp(seconds, UTC).date()
         async with self._store.redis.pipeline(transaction=False) as pipe:
             pipe.info()
             pipe.hlen(names.PROGRAMS)
             for key in (names.BUDGETS, names.spent(book_day(today)), names.spent(book_month(today))):
                 pipe.hgetall(key)
-            for model in models:
-                pipe.hmget(names.circuit(model), "state", "until")
-            info, programs, limits, day, month, *circuits = await pipe.execute()
-        now_ms = seconds * 1000 + microseconds // 1000
+            info, programs, limits, day, month = await pipe.execute()
         return Ledger(
             latency_ms=latency * 1000,
             server=redis_state(info),
             outstanding=outstanding,
-            circuits=_circuits(models, circuits, now_ms),
+            circuits={queues[queue]: state for queue, state in fleet.circuits.items()},
             programs=programs,
             budgets=self._budgets(limits, day, month, today),
         )
@@ -118,10 +117,6 @@ class HealthChecks:
 
     async def _disk(self) -> DiskSpace:
         return await asyncio.to_thread(disk_space, self._settings.data_dir)
-
-
-def _circuits(models: list[str], found: list[list[bytes | None]], now_ms: int) -> dict[str, CircuitState]:
-    return {model: circuit_state(state, until, now_ms) for model, (state, until) in zip(models, found, strict=True)}
 
 
 def _numbers(found: dict[bytes, bytes]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dspy_jobs.counted import Counted, counted
 from dspy_jobs.settings import Settings
+from dspy_jobs.states import CircuitState
 from dspy_jobs.store.script import Operation, script
 from dspy_jobs.store.wire import time_of
 
@@ -15,7 +16,7 @@ from dspy_jobs.store.wire import time_of
 MOST_OPEN = 2000
 
 #: A circuit's state as `read_fleet` answers it, by its number.
-CIRCUIT_STATES = ("closed", "half_open", "open")
+CIRCUIT_STATES = (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN)
 
 
 def names_of(settings: Settings) -> list[str]:
@@ -53,8 +54,8 @@ def read_counted() -> Operation[Counted]:
 class Fleet:
     """Models and workers at this moment."""
 
-    circuits: dict[str, str]
-    """Each queue's circuit: one of `CIRCUIT_STATES`."""
+    circuits: dict[str, CircuitState]
+    """Each queue's circuit."""
     workers: dict[str, int]
     """Live workers that consume each queue."""
     draining: int

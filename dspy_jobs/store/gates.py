@@ -7,7 +7,7 @@ from typing import Any
 
 from dspy_jobs import names
 from dspy_jobs.settings import BreakerSettings
-from dspy_jobs.states import CircuitState, WaitReason
+from dspy_jobs.states import WaitReason
 from dspy_jobs.store.script import Operation, script
 from dspy_jobs.store.wire import time_of
 
@@ -18,13 +18,6 @@ class FleetCircuit:
 
     is_open: bool
     seconds: float = 0.0
-
-
-def circuit_state(state: bytes | None, until: bytes | None, now_ms: int) -> CircuitState:
-    """What the fields `state` and `until` of a model's circuit mean; a circuit that is closed has none."""
-    if state != b"open":
-        return CircuitState.CLOSED
-    return CircuitState.OPEN if int(until or 0) > now_ms else CircuitState.HALF_OPEN
 
 
 def report_calls(

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from api.schemas import Alive, Health, Ready
 from dspy_jobs import names
 from dspy_jobs.cli import app
-from dspy_jobs.settings import ApiSettings
+from dspy_jobs.settings import ApiSettings, BreakerSettings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, connect
-from dspy_jobs.store.gates import close_gate
+from dspy_jobs.store.gates import close_gate, report_calls
 from dspy_jobs.store.workers import renew_worker
 from dspy_jobs.waiting import wait_until
 from tests.integration.conftest import running_api
@@ -95,15 +95,13 @@ def test_top_reads_what_the_api_writes(api: httpx.Client) -> None:
 def test_a_closed_gate_and_an_open_circuit_are_told(api: httpx.Client, store: SyncStore) -> None:
     """The service is degraded, which is no 503, and the problems say what to do."""
     store.run(close_gate("dspy.sandbox", WaitReason.PAUSED))
-    until = str(store.redis.time()[0] * 1000 + 60_000)
-    store.redis.hset(names.circuit("sandbox"), mapping={"state": "open", "until": until})
-    store.redis.expire(names.circuit("sandbox"), 60)
+    store.run(report_calls("sandbox", BreakerSettings(), 0, 1, fatal=True))
     answer = api.get("/health")
     found = answer.json()
     assert (answer.status_code, found["status"]) == (200, "degraded")
     assert "dspy-jobs queue resume dspy.sandbox" in found["components"]["queues"]["detail"]
     assert found["components"]["circuits"]["models"]["sandbox"] == "open"
-    store.redis.hset(names.circuit("sandbox"), "until", "1")
+    store.redis.hset(names.queue_gates("dspy.sandbox"), "circuit_open", "1")
     assert api.get("/health").json()["components"]["circuits"]["models"]["sandbox"] == "half_open"
 
 
