@@ -20,7 +20,7 @@ from dspy_jobs.models import BudgetHealth, Component, Gate, Queue, WorkerHealth
 from dspy_jobs.top.frame import Frame, ProgramTimes, Rates
 
 #: Columns from which tables stand side by side.
-_WIDE = 120
+_WIDE = 150
 #: How much room is taken, from the most to the least: rows of a table, and whether lines are left empty between tables.
 _ROOMS = (*((rows, True) for rows in (100, 50, 30, 20, 15, 12, 10, 8, 6, 5, 4, 3)), (3, False), (2, False), (1, False))
 #: Seconds without a heartbeat that are worth a color: workers renew their leases twice a second.

@@ -80,7 +80,7 @@ def test_what_is_wrong_comes_first_the_worst_before_all() -> None:
     assert "claude open" in line_with(lines, "BREAKERS")
 
 
-@pytest.mark.parametrize("width", [40, 80, 100, 120, 200])
+@pytest.mark.parametrize("width", [40, 80, 100, 150, 200])
 @pytest.mark.parametrize("document", [HEALTH, TROUBLED], ids=["well", "troubled"])
 def test_no_line_is_wider_than_the_terminal(document: dict[str, Any], width: int) -> None:
     """Nor does a number get lost: the states of queues and workers stand whole from 80 columns on."""
