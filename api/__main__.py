@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from dspy_jobs import telemetry
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.settings import ApiSettings, ConfigurationError, Settings, load_settings
 
@@ -37,6 +38,7 @@ def main() -> int:
     """Run until stopped. Exits 2 where the configuration or the port forbids to start."""
     try:
         settings = load_settings()
+        telemetry.check(settings)
         listener = listen(settings.api)
     except (ConfigurationError, OSError) as error:
         print(error, file=sys.stderr)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from api.catalogue import TOO_DEEP, Mistake, Program
-from api.reading import listed, shortened, traceparent
+from api.reading import listed, shortened, trace_context
 from api.resources import Resources
 from dspy_jobs.problems import ProblemError, fail
 from dspy_jobs.settings import Settings
@@ -99,7 +99,7 @@ def shared_record(request: Request, submission: JobSubmission | BatchSubmission,
         "cache": submission.cache_options() or None,
         "metadata": submission.metadata,
         "request_id": submission.request_id or request.scope["request_id"],
-        "traceparent": traceparent(request),
+        **trace_context(request),
     }
     return {name: value for name, value in record.items() if value is not None}
 

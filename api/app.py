@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache, partial
@@ -27,13 +28,14 @@ from api import (
     results,
     scores,
     service,
+    tracing,
     variants,
 )
 from api.idempotency import once
 from api.own_metrics import OwnMetrics
 from api.request_scope import RequestScope
 from api.resources import open_resources
-from dspy_jobs import __version__
+from dspy_jobs import __version__, telemetry
 from dspy_jobs.settings import Settings, load_settings
 
 #: Method, path, handler. Those asked most often come first: the router looks from the top.
@@ -76,12 +78,20 @@ ROUTES = (
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for a configuration. Redis need not be there when it starts."""
+    """The application for a configuration. Redis need not be there when it starts.
+
+    Raises:
+        ConfigurationError: it is to be traced and cannot be.
+    """
+    telemetry.start(settings, "api")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_resources(settings, app.state.own_metrics) as app.state.resources:
-            yield
+        try:
+            async with open_resources(settings, app.state.own_metrics) as app.state.resources:
+                yield
+        finally:
+            await asyncio.to_thread(telemetry.stop)
 
     app = FastAPI(
         title="dspy-jobs",
@@ -89,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Run DSPy programs as queued jobs.",
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        telemetry=tracing.of_requests(),
         docs_url=None,
         redoc_url=None,
     )

@@ -21,6 +21,7 @@ from api.batch_limits import change_of, limits_of
 from api.idempotency import reservation_of
 from api.reading import bad_cursor, choice, optional_json_body, page_size, query, wait_seconds
 from api.resources import Resources, resources_of
+from api.tracing import carried_by_batch, sending_batch
 from api.uploads import Upload
 from dspy_jobs import chores, money, names
 from dspy_jobs.ids import is_batch_id, new_batch_id
@@ -59,19 +60,22 @@ async def post_batch(request: Request) -> Response:
 
 
 async def _upload(request: Request, resources: Resources) -> str:
-    content, items = await read_batch_body(request, resources.settings.limits)
+    settings = resources.settings
+    content, items = await read_batch_body(request, settings.limits)
     upload, record = await _begin(request, resources, content)
-    try:
-        async for _ in items(upload.items):
-            await upload.stage_full()
-        await upload.commit(record)
-    except BaseException:
-        await _discard(resources, upload)
-        raise
+    with sending_batch(upload.head.id, upload.head.queue, upload.head.program) as span:
+        try:
+            async for _ in items(upload.items):
+                await upload.stage_full()
+            carried = carried_by_batch(span, upload.items.total, settings.tracing.jobs_per_trace)
+            await upload.commit(encode({**record, **carried}))
+        except BaseException:
+            await _discard(resources, upload)
+            raise
     return await _release(resources, upload)
 
 
-async def _begin(request: Request, resources: Resources, content: dict[str, Any]) -> tuple[Upload, bytes]:
+async def _begin(request: Request, resources: Resources, content: dict[str, Any]) -> tuple[Upload, dict[str, Any]]:
     """Check what all items share."""
     settings, reservation = resources.settings, reservation_of(request)
     submission, routing = await check_batch(request, resources, content)
@@ -88,8 +92,8 @@ async def _begin(request: Request, resources: Resources, content: dict[str, Any]
         client=routing.client,
     )
     record = shared_record(request, submission, routing.version(submission.variant or ""))
-    upload = Upload(resources, head, routing, record["program_version"], reservation)
-    return upload, encode(record)
+    encode(record)  # what cannot be kept is refused before the items are read
+    return Upload(resources, head, routing, record["program_version"], reservation), record
 
 
 async def _discard(resources: Resources, upload: Upload) -> None:

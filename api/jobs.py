@@ -22,6 +22,7 @@ from api.idempotency import reservation_of
 from api.reading import bad_cursor, bad_parameter, choice, json_body, page_size, query, wait_seconds
 from api.resources import Resources, resources_of
 from api.routing import Routing, client_of
+from api.tracing import sending_job
 from dspy_jobs.ids import is_batch_id, is_job_id, new_job_id
 from dspy_jobs.problems import CODES, Problem, ProblemError, fail
 from dspy_jobs.states import JobStatus
@@ -124,19 +125,20 @@ async def _queue(
     lifetimes = Lifetimes.of(settings.jobs, submission.expires_in_seconds)
     # Asked for before the job is accepted: nothing may fail between that and the answer.
     slots = await resources.capacity.slots(queue)
-    accepted, number = await resources.store.run(
-        submit_job(
-            job_id,
-            encode(record),
-            queue,
-            submission.priority.step,
-            fields,
-            lifetimes,
-            settings.limits.queued_jobs,
+    with sending_job(job_id, queue, fields) as span:
+        accepted, number = await resources.store.run(
+            submit_job(
+                job_id,
+                encode({**record, **span.carrier}),
+                queue,
+                submission.priority.step,
+                fields,
+                lifetimes,
+                settings.limits.queued_jobs,
+            )
         )
-    )
-    if not accepted:
-        raise queue_full(number, settings.limits.queued_jobs)
+        if not accepted:
+            raise queue_full(number, settings.limits.queued_jobs)
     seen = {
         "status": "queued",
         "attempt": "0",

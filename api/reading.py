@@ -22,6 +22,7 @@ _DEFAULT_PAGE = 20
 _LONGEST_TEXT = 200
 
 _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?0*(\d+)"?\s*(?:$|[,;])', re.IGNORECASE)
+_TRACESTATE = re.compile(r"[ -~]{1,512}\Z")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -181,7 +182,10 @@ def wait_seconds(request: Request, longest: int) -> int:
     return min(int(found[1][:9]), longest) if found else 0
 
 
-def traceparent(request: Request) -> str | None:
-    """The W3C trace context the caller is in, if it is well formed."""
-    given = request.headers.get("traceparent")
-    return given if given and _TRACEPARENT.match(given) else None
+def trace_context(request: Request) -> dict[str, str]:
+    """The W3C trace context the caller is in, as far as it is well formed."""
+    parent, state = header(request, b"traceparent"), header(request, b"tracestate")
+    if not _TRACEPARENT.match(parent):
+        return {}
+    context = {"traceparent": parent}
+    return {**context, "tracestate": state} if _TRACESTATE.match(state) else context

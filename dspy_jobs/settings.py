@@ -24,7 +24,10 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
-SECTIONS = ("api", "sandbox", "flower", "worker", "jobs", "limits", "cache", "costs", "budgets", "autoscaler")
+SECTIONS = (
+    "api", "sandbox", "flower", "worker", "jobs", "limits", "cache", "costs", "budgets", "autoscaler", "tracing",
+    "sentry",
+)  # fmt: skip
 
 #: What a line of the check's output begins with that is no mistake but may surprise.
 WARNING = "warning: "
@@ -198,6 +201,46 @@ class AutoscalerSettings(_Section):
     )
 
 
+class TracingSettings(_Section):
+    """Traces, sent to an OpenTelemetry collector. Needs `pip install "dspy-jobs[tracing]"`; see `docs/tracing.md`."""
+
+    enabled: bool = Field(False, description="Whether requests, jobs and model calls are traced.")
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+",
+        description="The collector's address, OTLP/HTTP; unset means `OTEL_EXPORTER_OTLP_ENDPOINT`, or port 4318 here.",
+    )
+    headers_env: str | None = Field(
+        None, description="Name of the environment variable with headers for the collector, `name=value,name=value`."
+    )
+    service_name: str | None = Field(
+        None, description="Name of the service; unset means `OTEL_SERVICE_NAME`, or `dspy-jobs-` and the process."
+    )
+    sample_ratio: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the traces begun here that are kept; unset means `OTEL_TRACES_SAMPLER`, or all. "
+        "A caller who is in a trace has decided.",
+    )
+    jobs_per_trace: int = Field(
+        100, ge=0, description="Jobs of a larger batch are traces of their own, linked to the batch's."
+    )
+
+
+class SentrySettings(_Section):
+    """Reports of bugs, sent to Sentry. Needs `pip install "dspy-jobs[sentry]"`; see `docs/tracing.md`."""
+
+    dsn_env: str | None = Field(
+        None, description="Name of the environment variable with the DSN, such as `SENTRY_DSN`; unset means no reports."
+    )
+    environment: str | None = Field(None, description="Name of the environment, such as `production`.")
+    sample_rate: float = Field(1, ge=0, le=1, description="Share of the errors that are reported.")
+    messages: bool = Field(
+        False, description="Whether the text of errors is sent, without secrets; it may hold what callers gave."
+    )
+
+
 class BreakerSettings(_Section):
     """When a model's circuit opens and closes, for the whole fleet."""
 
@@ -226,6 +269,9 @@ class ModelSettings(_Section):
         None,
         pattern=r"^[A-Za-z0-9-]+$",
         description="Header in which calls carry a key, for gateways that charge a repeated call once; native engine.",
+    )
+    trace_context: bool = Field(
+        False, description="Whether calls carry the W3C `traceparent`, for gateways of one's own; native engine."
     )
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="Sampling parameters of every call, for example `{temperature = 0.2}`."
@@ -257,9 +303,11 @@ class ModelSettings(_Section):
     )
 
     @model_validator(mode="after")
-    def _keys_need_the_native_engine(self) -> Self:
-        if self.idempotency_header and self.engine != "lm15":
-            raise ValueError("idempotency_header goes with the engine lm15")
+    def _headers_need_the_native_engine(self) -> Self:
+        given = {"idempotency_header": self.idempotency_header, "trace_context": self.trace_context}
+        for name, value in given.items():
+            if value and self.engine != "lm15":
+                raise ValueError(f"{name} goes with the engine lm15")
         return self
 
     @model_validator(mode="after")
@@ -356,6 +404,8 @@ class Settings(_Section):
     costs: CostSettings = CostSettings()
     budgets: BudgetSettings = BudgetSettings()
     autoscaler: AutoscalerSettings = AutoscalerSettings()
+    tracing: TracingSettings = TracingSettings()
+    sentry: SentrySettings = SentrySettings()
     models: dict[Name, ModelSettings] = Field(default_factory=dict)
     programs: dict[Name, ProgramSettings] = Field(default_factory=dict)
     source: Path | None = Field(None, description="The file this was read from; set by the reader, not by you.")

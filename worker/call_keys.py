@@ -1,4 +1,4 @@
-"""Keys of calls for gateways that charge a repeated call once: sent in a header that the operator names.
+"""Headers of calls for gateways: above all keys for those that charge a repeated call once.
 
 A call has the same key as one before it only if it repeats that one: the same job asks the same, and has had as many
 answers to it. So a call that was cut off is charged once, and a call made because an answer was of no use is its own.
@@ -7,16 +7,26 @@ answers to it. So a call that was cut off is charged once, and a call made becau
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspy._vendor.lm15.transports import StdlibTransport
 from dspy.lm15 import RouterConfig
 
-_key: ContextVar[str] = ContextVar("call_key", default="")
+_headers: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("call_headers", default=())
+
+
+@dataclass(frozen=True, slots=True)
+class CallHeaders:
+    """What the calls of a model carry for gateways."""
+
+    key: str | None = None
+    """Name of the header with the call's key."""
+    has_trace: bool = False
+    """Whether they carry the trace they belong to."""
 
 
 def call_key(scope: str, digest: bytes, number: int) -> str:
@@ -25,29 +35,26 @@ def call_key(scope: str, digest: bytes, number: int) -> str:
 
 
 @contextmanager
-def sending(key: str) -> Iterator[None]:
-    """Send this key with the calls of this block."""
-    before = _key.set(key)
+def sending(headers: Mapping[str, str]) -> Iterator[None]:
+    """Send these headers with the calls of this block."""
+    before = _headers.set((*_headers.get(), *headers.items()))
     try:
         yield
     finally:
-        _key.reset(before)
+        _headers.reset(before)
 
 
-class KeyedTransport(StdlibTransport):
-    """The native engine's transport, which sends the key of the call under way."""
-
-    header = ""
+class HeaderTransport(StdlibTransport):
+    """The native engine's transport, which sends the headers of the call under way."""
 
     def stream(self, request: Any) -> Any:
         """One HTTP request."""
-        if key := _key.get():
-            request = replace(request, headers=[*request.headers, (self.header, key)])
+        if headers := _headers.get():
+            request = replace(request, headers=[*request.headers, *headers])
         return super().stream(request)
 
 
-def with_keys(config: RouterConfig, header: str) -> RouterConfig:
-    """The same way to a provider, with a key in that header."""
-    transport = KeyedTransport(**config.transport_kwargs())
-    transport.header = header
+def with_headers(config: RouterConfig) -> RouterConfig:
+    """The same way to a provider, on which headers are sent."""
+    transport = HeaderTransport(**config.transport_kwargs())
     return replace(config, timeouts=None, max_connections=None, transport=transport)

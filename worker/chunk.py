@@ -25,6 +25,7 @@ from dspy_jobs.store import SyncStore, gates, operations
 from dspy_jobs.store.flights import Answered, Flight
 from dspy_jobs.store.records import Claim, NotClaimed, Taken
 from dspy_jobs.store.script import Operation
+from dspy_jobs.telemetry import Span
 from worker.attempt import Runner, Settlement
 from worker.bookkeeping import Bookkeeper
 from worker.context import AttemptContext
@@ -32,6 +33,7 @@ from worker.gates import Gates
 from worker.instruments import Unmeasured
 from worker.next_message import drop_message, next_message
 from worker.reuse import Job
+from worker.spans import attempt_ended, attempt_span, jobs_answered
 from worker.stored_answers import StoredAnswers
 from worker.waiting_for_redis import until_there
 
@@ -117,6 +119,7 @@ class ChunkRunner:
         """End those of the jobs with outputs made before. Answers which no longer wait; the others' queue is paused."""
         answers = self._settle(settlement, [self.answers.settle(found)])[0]
         settled = {a.job_id: answer for a, answer in zip(found, answers, strict=True) if answer != "paused"}
+        jobs_answered(jobs, [a for a in found if settled.get(a.job_id) == "finished"], self.worker_id)
         for job_id, answer in settled.items():
             log.info("job_answered" if answer == "finished" else "job_outcome_discarded", job_id=job_id)
         for job in jobs:
@@ -223,8 +226,15 @@ class ChunkRunner:
 
     def _attempt(self, claim: Claim, job: Job) -> Settlement:
         self.instruments.started(claim)
+        with attempt_span(claim, job, self.worker_id) as span:
+            settlement = self._settlement(claim, job, span)
+            attempt_ended(span, settlement)
+        return settlement
+
+    def _settlement(self, claim: Claim, job: Job, span: Span) -> Settlement:
         try:
             context = self.runner.context_for(claim, job.request, job.wish)
+            context.span = span
             self._resume(claim, context)
             self.running[claim.id] = (claim, context)
             return self.runner.run(claim, job.request, context)
@@ -265,6 +275,7 @@ class ChunkRunner:
         stuck = [(c, a) for c, a in list(self.running.values()) if a.remaining_seconds() < -STUCK_SECONDS]
         for claim, context in stuck:
             settlement = self.runner.abandon(claim, context)
+            attempt_ended(context.span, settlement)
             # Not `_settle`: that waits for Redis, and the housekeeping thread has more to do meanwhile.
             replies = self.store.run_all([settlement.operation, *settlement.more])
             self.running.pop(claim.id, None)

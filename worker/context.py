@@ -15,6 +15,7 @@ from dspy_jobs.money import dollars
 from dspy_jobs.outcomes import Usage, UsageSource
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.store.books import Bill, BilledCall, Booked
+from dspy_jobs.telemetry import NO_SPAN, Span
 from worker.bookkeeping import Book
 from worker.journal import Journal, Question, useless
 from worker.tokens import Tokens
@@ -83,6 +84,8 @@ class AttemptContext:
     """Answers of the attempts before it."""
     replayed: int = 0
     """Calls answered from the journal."""
+    span: Span = NO_SPAN
+    """The attempt's, for threads that the program starts."""
     send_bill: Book = lambda *_: None
     send_late: Callable[[Bill], None] = lambda _: None
     """Books a call that was answered after the attempt had ended."""

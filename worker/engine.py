@@ -17,8 +17,10 @@ from typing import Any, Protocol
 import dspy
 from dspy.lm15 import LM15Error, Request, Response, TransportError
 
+from dspy_jobs import telemetry
 from dspy_jobs.settings import TIMEOUT_BUCKETS
-from worker.call_keys import call_key, sending
+from worker.call_keys import CallHeaders, call_key, sending
+from worker.call_spans import Destination, call_answered
 from worker.circuit import Circuit
 from worker.context import AttemptContext, Call
 from worker.journal import Question
@@ -54,7 +56,8 @@ class GuardedEngine:
         provider: str,
         pricing: Pricing,
         identity: str,
-        has_keys: bool,
+        destination: Destination,
+        headers: CallHeaders,
         capabilities: Any,
         circuit: Circuit,
         rates: ProviderRates | None,
@@ -64,7 +67,8 @@ class GuardedEngine:
 
         `provider` is whose way of counting tokens the engine's answers follow, `identity` its name
         here, the provider's name of it and its address: answers of another are not taken for its own.
-        `has_keys` says whether the engine sends the keys of calls. `watched` makes what each call runs within.
+        `destination` is where calls go, and `headers` what they carry for gateways. `watched` makes what each call
+        runs within.
         """
         self._watched = watched
         self._circuit = circuit
@@ -74,7 +78,8 @@ class GuardedEngine:
         self._provider = provider
         self._pricing = pricing
         self._identity = identity
-        self._has_keys = has_keys
+        self._destination = destination
+        self._headers = headers
         self._engines: dict[float, Engine] = {}
         self._lock = threading.Lock()
         self.supports_function_calling = capabilities.function_calling
@@ -93,24 +98,27 @@ class GuardedEngine:
         attempt.before_call()
         question = Question(self._identity, request, current_rollout_id())
         if answer := attempt.replay(question):
+            self._destination.replayed(request, attempt.span)
             return answer
         self._circuit.admit(attempt)
         if self._rates:
             self._rates.admit(attempt)
         engine = self._engine_for(attempt.remaining_seconds())
-        started = time.monotonic()
-        try:
-            with self._key_of(question, attempt), self._watched():
-                response = _complete(engine, request)
-        except LM15Error as error:
-            self._circuit.failed(error, attempt)
-            raise
-        self._circuit.succeeded(attempt)
-        seconds = time.monotonic() - started
-        tokens = tokens_of(request, response, self._provider)
+        with self._destination.call(request, attempt.span) as span:
+            started = time.monotonic()
+            try:
+                with self._key_of(question, attempt), self._trace(), self._watched():
+                    response = _complete(engine, request)
+            except LM15Error as error:
+                self._circuit.failed(error, attempt)
+                raise
+            self._circuit.succeeded(attempt)
+            seconds = time.monotonic() - started
+            tokens = tokens_of(request, response, self._provider)
+            cost = self._pricing(request, response, tokens)
+            call_answered(span, response, tokens, cost)
         if self._rates:
             self._rates.spend(tokens.input, tokens.output)
-        cost = self._pricing(request, response, tokens)
         call = Call(seconds, tokens, cost, partial(question.record, response))
         attempt.after_call(call)
         when_settled(call.settle)
@@ -119,16 +127,22 @@ class GuardedEngine:
     @contextmanager
     def _key_of(self, question: Question, attempt: AttemptContext) -> Iterator[None]:
         """Send the call's key, where a gateway knows what to do with it."""
-        digest = question.digest if self._has_keys else None
-        if digest is None:
+        name = self._headers.key
+        digest = question.digest if name else None
+        if digest is None or name is None:
             yield
             return
         try:
-            with sending(call_key(attempt.scope, digest, attempt.journal.ask(digest))):
+            with sending({name: call_key(attempt.scope, digest, attempt.journal.ask(digest))}):
                 yield
         except LM15Error:
             attempt.journal.not_answered(digest)
             raise
+
+    def _trace(self) -> AbstractContextManager[None]:
+        """Send the trace that the call belongs to, where a gateway may know of it."""
+        carrier = telemetry.current_carrier() if self._headers.has_trace else {}
+        return sending(carrier) if carrier else nullcontext()
 
     def _engine_for(self, remaining: float) -> Engine:
         """The engine whose read timeout is the model's, or less near the deadline. Pools are kept one a timeout."""

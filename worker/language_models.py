@@ -14,7 +14,8 @@ from dspy.lm15 import RouterConfig, Timeouts
 from limits.storage import Storage
 
 from dspy_jobs.settings import ConfigurationError, ModelSettings, Settings, secret
-from worker.call_keys import with_keys
+from worker.call_keys import CallHeaders, with_headers
+from worker.call_spans import Destination
 from worker.circuit import Circuit, Circuits
 from worker.engine import Engine, GuardedEngine, Watched
 from worker.pricing import pricing_of, route_of
@@ -83,7 +84,8 @@ def _language_model(
         _OPENAI if settings.engine == "litellm" else provider,
         pricing_of(settings),
         f"{name} {settings.model} {settings.base_url or ''}",
-        settings.idempotency_header is not None,
+        Destination.of(name, settings, provider),
+        CallHeaders(settings.idempotency_header, settings.trace_context),
         _capabilities(settings),
         circuit,
         rates,
@@ -108,7 +110,8 @@ def _engine_maker(settings: ModelSettings, provider: str, connections: int) -> C
             timeouts=Timeouts(read=timeout, write=timeout, pool=timeout),
             max_connections=connections,
         )
-        return LM15Engine(with_keys(config, settings.idempotency_header) if settings.idempotency_header else config)
+        has_headers = settings.idempotency_header or settings.trace_context
+        return LM15Engine(with_headers(config) if has_headers else config)
 
     return make
 

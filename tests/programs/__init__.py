@@ -342,3 +342,21 @@ class _LeavesACall(_Steps):
 def leaves_a_call() -> dspy.Module:
     """Two model calls at once, of which it awaits only one."""
     return _LeavesACall(1)
+
+
+class _Parallel(dspy.Module):
+    """Calls the model in threads of DSPy's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("text, number: int -> answer")
+
+    def forward(self, text: str) -> dspy.Prediction:
+        parallel = dspy.Parallel(num_threads=3, disable_progress_bar=True)
+        asked = [(self.ask, dspy.Example(text=text, number=n).with_inputs("text", "number")) for n in range(3)]
+        return dspy.Prediction(answer=parallel(asked)[-1].answer)
+
+
+def parallel() -> dspy.Module:
+    """Three model calls at once."""
+    return _Parallel()

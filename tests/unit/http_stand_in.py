@@ -39,7 +39,7 @@ def stand_in() -> Iterator[StandIn]:
             self.end_headers()
             self.wfile.write(raw)
 
-        do_GET = do_PATCH = _any  # noqa: N815  # as the library calls them
+        do_GET = do_PATCH = do_POST = _any  # noqa: N815  # as the library calls them
 
         def log_message(self, *_: Any) -> None:
             """Nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.requests import Request
 
-from api.reading import traceparent, wait_seconds
+from api.reading import trace_context, wait_seconds
 
 
 def request(**headers: str) -> Request:
@@ -34,7 +34,12 @@ def test_a_preference_to_wait_is_read_or_ignored(prefer: str, seconds: int) -> N
 
 
 def test_only_a_well_formed_trace_is_carried() -> None:
-    """A traceparent that is not W3C's is dropped."""
+    """A traceparent that is not W3C's is dropped, and a tracestate without it."""
     good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    assert traceparent(request(traceparent=good)) == good
-    assert traceparent(request(traceparent="x" * 55)) is None
+    assert trace_context(request(traceparent=good)) == {"traceparent": good}
+    assert trace_context(request(traceparent=good, tracestate="a=1,b=2")) == {
+        "traceparent": good,
+        "tracestate": "a=1,b=2",
+    }
+    assert trace_context(request(traceparent=good, tracestate="é")) == {"traceparent": good}
+    assert trace_context(request(traceparent="x" * 55, tracestate="a=1")) == {}
