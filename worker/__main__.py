@@ -10,9 +10,13 @@ import sys
 from celery import signals
 from redis.exceptions import RedisError
 
+from dspy_jobs import telemetry
 from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.settings import ConfigurationError
+
+#: Seconds in which a process that ends at once sends its last spans.
+_HURRIED_SECONDS = 2.0
 
 
 def main() -> int:
@@ -24,7 +28,13 @@ def main() -> int:
 
         lines = LineWriter(sys.stdout)
         configure_logging(settings, name, lines=lines)
-        process = WorkerProcess(settings, before_exit=lines.flush)
+        telemetry.start(settings, "worker")
+
+        def last_words() -> None:
+            telemetry.stop(_HURRIED_SECONDS)
+            lines.flush()
+
+        process = WorkerProcess(settings, before_exit=last_words)
         process.start()
     except ConfigurationError as error:
         print(error, file=sys.stderr)
@@ -35,13 +45,16 @@ def main() -> int:
     process.attach(app)
     # A receiver here keeps Celery from configuring logging a second time.
     signals.setup_logging.connect(lambda **_: None, weak=False)
-    app.worker_main(
-        [
-            "--quiet", "worker", f"--concurrency={settings.worker.concurrency}",
-            f"--queues={','.join(queues_of(settings))}", f"--hostname=worker-{process.worker_id}@%h",
-            "--without-gossip", "--without-mingle", "--loglevel=warning",
-        ]
-    )  # fmt: skip
+    try:
+        app.worker_main(
+            [
+                "--quiet", "worker", f"--concurrency={settings.worker.concurrency}",
+                f"--queues={','.join(queues_of(settings))}", f"--hostname=worker-{process.worker_id}@%h",
+                "--without-gossip", "--without-mingle", "--loglevel=warning",
+            ]
+        )  # fmt: skip
+    finally:
+        telemetry.stop()
     return 0
 
 
