@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
-from dspy_jobs import telemetry
+from dspy_jobs import error_reports, telemetry
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.settings import ApiSettings, ConfigurationError, Settings, load_settings
 
@@ -39,6 +39,7 @@ def main() -> int:
     try:
         settings = load_settings()
         telemetry.check(settings)
+        error_reports.check(settings)
         listener = listen(settings.api)
     except (ConfigurationError, OSError) as error:
         print(error, file=sys.stderr)

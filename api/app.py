@@ -35,7 +35,7 @@ from api.idempotency import once
 from api.own_metrics import OwnMetrics
 from api.request_scope import RequestScope
 from api.resources import open_resources
-from dspy_jobs import __version__, telemetry
+from dspy_jobs import __version__, error_reports, telemetry
 from dspy_jobs.settings import Settings, load_settings
 
 #: Method, path, handler. Those asked most often come first: the router looks from the top.
@@ -81,9 +81,10 @@ def create_app(settings: Settings) -> FastAPI:
     """The application for a configuration. Redis need not be there when it starts.
 
     Raises:
-        ConfigurationError: it is to be traced and cannot be.
+        ConfigurationError: it is to be traced, or bugs are to be reported, and that cannot be.
     """
     telemetry.start(settings, "api")
+    error_reports.start(settings, "api")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

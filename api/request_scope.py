@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import problem_answer
 from api.own_metrics import OwnMetrics
+from dspy_jobs import error_reports
 from dspy_jobs.measures import OTHER
 from dspy_jobs.problems import problem
 
@@ -51,8 +52,9 @@ class RequestScope:
             pass
         # Whatever was not foreseen: the caller gets a problem, the log the place, nobody a stack trace. An answer
         # already begun is cut off by returning, so that nobody takes a part for the whole.
-        except Exception:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001
             _log.exception("request_failed")
+            error_reports.report(error, "request_failed", _described(scope))
             if not status:
                 await problem_answer(scope, _UNEXPECTED)(scope, receive, send_with_id)
         seconds = time.perf_counter() - began
@@ -64,6 +66,12 @@ class RequestScope:
 
 
 _UNEXPECTED = problem("unexpected", "The service met something unforeseen; its log has the request_id.")
+
+
+def _described(scope: Scope) -> dict[str, str | None]:
+    """Which request it was, in the words of the contract; its path may hold anything."""
+    route = getattr(scope.get("route"), "path", None)
+    return {"request_id": scope["request_id"], "method": scope["method"], "route": route}
 
 
 def _given_id(scope: Scope) -> bytes | None:

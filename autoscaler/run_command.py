@@ -34,7 +34,7 @@ from autoscaler.reading import Observer
 from autoscaler.scaled_object import ScaledObject, ScaledObjectError, read_scaled_object
 from autoscaler.sources import UnusableTrigger
 from autoscaler.spec import ScalingSpec
-from dspy_jobs import names
+from dspy_jobs import error_reports, names
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.pid_files import worker_pids
 from dspy_jobs.redis_url import redis_url
@@ -85,6 +85,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         settings = load_settings()
         configure_logging(settings, "autoscaler")
+        error_reports.start(settings, "autoscaler")
         run = Run.prepare(options, settings)
     except (ConfigurationError, ScaledObjectError, UnusableTrigger, BackendError, ValueError, OSError) as error:
         print(f"autoscaler: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Settings without their secrets: passwords in addresses, and values whose names say that they are secret."""
+"""Settings and texts without their secrets: passwords in addresses, keys, and what its name says is secret."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _PASSWORD = re.compile(r"(?P<before>://[^/?#\s]*?:)[^/?#\s]*(?=@)")
 _SECRET_PARAMETER = re.compile(
     r"(?P<before>[?&][\w.-]*(?:key|token|secret|password|signature)[\w.-]*=)[^&#\s]*", re.IGNORECASE
 )
+#: What looks like a key or token.
+_KEY = re.compile(r"\b(sk|pk|key|gsk|xai|AIza|Bearer)[-_ ]?[A-Za-z0-9_\-*.]{8,}")
 _SECRET_NAME = re.compile(r"(?:key|secret|passw|credential|authorization|(?:^|_)(?:auth|token)(?:$|_))", re.IGNORECASE)
 
 #: Names that match but hold no secret: they say where one is found.
@@ -31,9 +33,14 @@ def _shown(name: str, value: Any) -> Any:
         return [_shown(name, item) for item in value]
     if value is not None and name not in _HARMLESS and _SECRET_NAME.search(name):
         return REDACTED
-    return _without_secrets(value) if isinstance(value, str) else value
+    return _without_passwords(value) if isinstance(value, str) else value
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
+    """A text that somebody else wrote, such as an error's, without what looks like a password, key or token."""
+    return _KEY.sub(REDACTED, _without_passwords(text))
+
+
+def _without_passwords(text: str) -> str:
     text = _PASSWORD.sub(rf"\g<before>{REDACTED}", text)
     return _SECRET_PARAMETER.sub(rf"\g<before>{REDACTED}", text)

@@ -10,7 +10,7 @@ import sys
 from celery import signals
 from redis.exceptions import RedisError
 
-from dspy_jobs import telemetry
+from dspy_jobs import error_reports, telemetry
 from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.settings import ConfigurationError
@@ -29,9 +29,11 @@ def main() -> int:
         lines = LineWriter(sys.stdout)
         configure_logging(settings, name, lines=lines)
         telemetry.start(settings, "worker")
+        error_reports.start(settings, "worker")
 
         def last_words() -> None:
             telemetry.stop(_HURRIED_SECONDS)
+            error_reports.stop()
             lines.flush()
 
         process = WorkerProcess(settings, before_exit=last_words)

@@ -23,7 +23,7 @@ from dspy_jobs.store import gates, operations
 from dspy_jobs.store.books import Bill, BilledCall
 from dspy_jobs.store.records import Claim
 from dspy_jobs.store.script import Operation
-from worker import failures
+from worker import bugs, failures
 from worker.context import AttemptContext
 from worker.language_models import LanguageModels
 from worker.programs import Program
@@ -73,7 +73,10 @@ class Runner:
             output = self._output(claim, request, context)
         except BaseException as error:  # noqa: BLE001  # whatever a user's program raises must end as data
             context.end()
-            failed = self._attempt(claim, context, started, failures.problem_of(error))
+            found = failures.problem_of(error)
+            if failures.is_a_bug(found):
+                bugs.report(error, found.code, claim, request)
+            failed = self._attempt(claim, context, started, found)
             return self._settle_failure(claim, failed, context, failures.retry_after_of(error))
         context.end()
         if isinstance(output, Problem):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from limits.storage import MemoryStorage
 
-from dspy_jobs import telemetry
+from dspy_jobs import error_reports, telemetry
 from dspy_jobs.settings import WARNING, ConfigurationError, Settings, load_settings
 from dspy_jobs.store import SyncStore, connect
 from worker.circuit import circuits_of
@@ -26,6 +26,7 @@ def main() -> int:
     try:
         settings = load_settings()
         telemetry.check(settings)
+        error_reports.check(settings)
         unused = SyncStore(connect("redis://127.0.0.1"))  # nothing is sent to it
         LanguageModels(settings, circuits_of(settings, unused), MemoryStorage())
         load_programs(settings, every_version=True)

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from redis.exceptions import ResponseError
 
-from dspy_jobs import names
+from dspy_jobs import error_reports, names
 from dspy_jobs.cache_entry import CacheEntry
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.states import WaitReason
@@ -26,6 +26,7 @@ from dspy_jobs.store.flights import Answered, Flight
 from dspy_jobs.store.records import Claim, NotClaimed, Taken
 from dspy_jobs.store.script import Operation
 from dspy_jobs.telemetry import Span
+from worker import bugs
 from worker.attempt import Runner, Settlement
 from worker.bookkeeping import Bookkeeper
 from worker.context import AttemptContext
@@ -98,6 +99,7 @@ class ChunkRunner:
                 taken = self._of_next_message(self._run_held(held))
             except Exception as error:  # whatever it was, the other jobs must not wait for this process to end
                 log.exception("chunk_broke", error=type(error).__name__)
+                error_reports.report(error, "chunk_broke", {})
                 self._end([job.id for job in held] or [job.id for job in taken], None)
                 return
             finally:
@@ -112,6 +114,7 @@ class ChunkRunner:
                 done = self._settle_answered(jobs, found, None) if found else set()
         except Exception as error:  # whatever it was, handed back they would come again at once, for ever
             log.exception("stored_answers_broke", error=type(error).__name__)
+            error_reports.report(error, "stored_answers_broke", {})
             return [replace(job, wish=None) for job in jobs]
         return [job for job in jobs if job.id not in done]
 
@@ -201,6 +204,7 @@ class ChunkRunner:
         except ResponseError as error:
             # The store cannot take this outcome, and never will. What went through before can be repeated.
             log.exception("outcome_refused", job_id=claim.id)
+            bugs.report(error, "outcome_refused", claim)
             self._persist([self.runner.broken(claim, error).operation])
             return self._settle(None, then)
         if settled.to_store and replies[0]:
@@ -240,6 +244,7 @@ class ChunkRunner:
             return self.runner.run(claim, job.request, context)
         except Exception as error:  # whatever it was, the job must end
             log.exception("attempt_broke", job_id=claim.id)
+            bugs.report(error, "attempt_broke", claim, job.request)
             return self.runner.broken(claim, error)
         finally:
             self.running.pop(claim.id, None)

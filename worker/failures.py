@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 import dspy
 from dspy.utils.exceptions import AdapterParseError, DSPyError, LMError, LMTransportError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from dspy_jobs.problems import CODES, Problem, problem
+from dspy_jobs.redaction import without_secrets
 from worker.context import AttemptStopped
 
 #: Longest detail taken over from an error's own text.
 _LONGEST_DETAIL = 500
-
-#: What looks like a key or token in a provider's message.
-_SECRET = re.compile(r"\b(sk|pk|key|gsk|xai|AIza|Bearer)[-_ ]?[A-Za-z0-9_\-*.]{8,}")
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -49,6 +45,11 @@ def invalid_output(error: ValidationError | PydanticSerializationError | TypeErr
         first = error.errors()[0]
         return problem("invalid_output", f"output.{'.'.join(map(str, first['loc']))}: {first['msg']}")
     return problem("invalid_output", f"The output cannot be written as JSON: {_text(error)}")
+
+
+def is_a_bug(found: Problem) -> bool:
+    """Whether somebody here must mend something: the program's authors or we, and not a provider or a caller."""
+    return found.code in ("program_error", "unexpected")
 
 
 def retry_after_of(error: BaseException) -> float | None:
@@ -92,5 +93,5 @@ def _text(error: BaseException) -> str:
         said = str(getattr(error, "message", None) or error)
     except Exception:  # noqa: BLE001  # its own code runs here
         said = ""
-    text = _SECRET.sub("[redacted]", said).strip()[:_LONGEST_DETAIL]
+    text = without_secrets(said).strip()[:_LONGEST_DETAIL]
     return text.encode(errors="replace").decode() or type(error).__name__

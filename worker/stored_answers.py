@@ -17,6 +17,7 @@ from dspy_jobs.store.flights import Answered, settle_answered
 from dspy_jobs.store.operations import EXPIRED
 from dspy_jobs.store.records import Taken
 from dspy_jobs.store.script import Operation
+from worker import bugs
 from worker.attempt import Runner
 from worker.batch_requests import BatchRequests
 from worker.response_cache import Found, ResponseCache
@@ -55,15 +56,17 @@ class StoredAnswers:
         shared = self._shared(taken.batch) if taken.batch else {}
         try:
             return {**shared, **(orjson.loads(raw) if raw else {})}
-        except orjson.JSONDecodeError:
+        except orjson.JSONDecodeError as error:
             log.exception("request_unreadable", job_id=taken.id)
+            bugs.report(error, "request_unreadable", taken)
             return {}
 
     def _wish(self, taken: Taken, request: dict[str, Any]) -> Wish | None:
         try:
             return self.reuse.wish(taken, request)
-        except Exception:  # whatever it asks for, it must run or fail by itself, and the others of its message go on
+        except Exception as error:  # whatever it asks for, it must run or fail by itself, and others of its message too
             log.exception("wish_broke", job_id=taken.id)
+            bugs.report(error, "wish_broke", taken, request)
             return None
 
     def _get(self, key: str) -> bytes | None:
