@@ -69,8 +69,10 @@ _UNEXPECTED = problem("unexpected", "The service met something unforeseen; its l
 
 
 def _described(scope: Scope) -> dict[str, str | None]:
-    """Which request it was, in the words of the contract; its path may hold anything."""
-    route = getattr(scope.get("route"), "path", None)
+    """Which request it was, in the words of the contract: what callers put into its path is left out."""
+    route = scope["path"] if "endpoint" in scope else None
+    for name, value in scope.get("path_params", {}).items():
+        route = route and route.replace(str(value), f"{{{name}}}")
     return {"request_id": scope["request_id"], "method": scope["method"], "route": route}
 
 

@@ -123,7 +123,6 @@ class _Reporter:
             integrations=[],
             include_local_variables=False,
             include_source_context=False,
-            send_default_pii=False,
             max_request_body_size="never",
             max_breadcrumbs=0,
             auto_session_tracking=False,

@@ -28,7 +28,7 @@ Carrier: TypeAlias = Mapping[str, Any]
 Kind: TypeAlias = Literal["producer", "consumer", "client"]
 
 #: Seconds a stopping process waits for its last spans to be taken.
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 3.0
 
 #: In the record of a batch: its jobs are traces of their own.
 OWN_TRACES = {"traces": "own"}

@@ -1,4 +1,4 @@
-"""Real processes, an API, a worker and a model, export their spans; together they are one trace."""
+"""Real processes, an API, a worker and a model, export their spans and report bugs; together they are one trace."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dspy_jobs.store import SyncStore
 from tests.integration.conftest import running_api
 from tests.otlp import Received, received
 from tests.sandbox_account import Account
+from tests.sentry import Sentry, local_sentry
 from tests.system.fleet import CONFIG, Fleet
 from tests.unit.http_stand_in import StandIn, stand_in
 
@@ -29,6 +30,13 @@ def collector() -> Iterator[StandIn]:
         yield server
 
 
+@pytest.fixture
+def sentry() -> Iterator[Sentry]:
+    """A Sentry that takes everything."""
+    with local_sentry() as server:
+        yield server
+
+
 def test_one_trace_over_all_processes(
     write_config: Callable[..., Settings],
     store: SyncStore,
@@ -36,25 +44,32 @@ def test_one_trace_over_all_processes(
     tmp_path: Path,
     sandbox_url: str,
     collector: StandIn,
+    sentry: Sentry,
 ) -> None:
-    """Two attempts of a job lie in its caller's trace, the second points at the first, and all calls below theirs."""
+    """Two attempts of a job lie in its caller's trace, the second points at the first, and all calls below theirs.
+
+    A bug of a program is reported with the trace it happened in.
+    """
     model = Account(sandbox_url, "first=1:503").as_toml("own")
-    tracing = f'[tracing]\nenabled = true\nendpoint = "{collector.url}"\n'
-    settings = write_config(CONFIG + model + tracing + "[jobs]\nbackoff_seconds = 0.01\n")
-    environ = {**child_environ, "DSPY_JOBS_CONFIG": str(settings.source)}
-    fleet = Fleet(settings, store, environ, tmp_path / "worker.log")
+    watching = f'[tracing]\nenabled = true\nendpoint = "{collector.url}"\n[sentry]\ndsn_env = "TEST_DSN"\n'
+    settings = write_config(CONFIG + model + watching + "[jobs]\nbackoff_seconds = 0.01\n")
+    environ = {"DSPY_JOBS_CONFIG": str(settings.source), "TEST_DSN": sentry.dsn}
+    fleet = Fleet(settings, store, {**child_environ, **environ}, tmp_path / "worker.log")
     try:
         worker = fleet.start()
-        with running_api(str(settings.redis_url), DSPY_JOBS_CONFIG=str(settings.source)) as api:
-            body = {"program": "qa", "model": "own", "inputs": {"question": "Why?"}}
+        with running_api(str(settings.redis_url), **environ) as api:
             headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "prefer": "wait=60"}
+            body = {"program": "qa", "model": "own", "inputs": {"question": "Why?"}}
             job = api.post("/v1/jobs", json=body, headers=headers).json()
+            crash = {"program": "crash", "inputs": {"text": "t"}}
+            crashed = api.post("/v1/jobs", json=crash, headers={"prefer": "wait=60"}).json()
         worker.terminate()
         assert worker.wait(20) == 0
     finally:
         fleet.end()
     assert (job["status"], job["attempt"]) == ("succeeded", 2)
-    spans = [span for span in received(collector) if span.trace == TRACE]
+    all_spans = received(collector)
+    spans = [span for span in all_spans if span.trace == TRACE]
     (server,), (sent,) = of_kind(spans, SERVER), of_kind(spans, PRODUCER)
     first, second = of_kind(spans, CONSUMER)
     failed, answered = of_kind(spans, CLIENT)
@@ -64,6 +79,9 @@ def test_one_trace_over_all_processes(
     assert (first.links, second.links) == ((), (first.id,))
     assert [failed.attributes["error.type"], answered.attributes["gen_ai.operation.name"]] == ["server", "chat"]
     assert sent.attributes["messaging.message.id"] == second.attributes["messaging.message.id"] == job["id"]
+    (event,) = sentry.events
+    assert (event["tags"]["event"], event["tags"]["job_id"]) == ("program_error", crashed["id"])
+    assert event["tags"]["trace_id"] in {span.trace for span in all_spans} - {TRACE}
 
 
 def of_kind(spans: list[Received], kind: int) -> list[Received]:
