@@ -13,7 +13,18 @@ from typing import Any
 
 import orjson
 
-from benchmarks import http_requests, idle_latency, instruments, machine, memory, reuse, run_rate, scaling, upload
+from benchmarks import (
+    http_requests,
+    idle_latency,
+    instruments,
+    machine,
+    memory,
+    reuse,
+    run_rate,
+    scaling,
+    tracing,
+    upload,
+)
 from benchmarks.options import Options
 from benchmarks.report import Report, table
 
@@ -26,6 +37,7 @@ MEASUREMENTS: dict[str, Callable[[Options], list[Report]]] = {
     "memory": memory.measure,
     "scaling": scaling.measure,
     "idle_latency": idle_latency.measure,
+    "tracing": tracing.measure,
 }
 
 

@@ -35,6 +35,16 @@ def test_packages_meet_only_in_dspy_jobs(package: str) -> None:
     assert not found
 
 
+@pytest.mark.parametrize(
+    ("library", "place"), [("opentelemetry", "dspy_jobs/telemetry/"), ("sentry_sdk", "dspy_jobs/error_reports.py")]
+)
+def test_what_watches_is_met_in_one_place(library: str, place: str) -> None:
+    """Libraries of optional extras are imported where everything about them is decided, and nowhere else."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if library in _imported(path)]
+    assert files
+    assert all(str(path.relative_to(ROOT)).startswith(place) for path in files)
+
+
 def test_only_settings_read_the_environment() -> None:
     """`os.environ` stands in the settings and in three places that say why."""
     allowed = {
