@@ -54,26 +54,24 @@ class RequestScope:
         # already begun is cut off by returning, so that nobody takes a part for the whole.
         except Exception as error:  # noqa: BLE001
             _log.exception("request_failed")
-            error_reports.report(error, "request_failed", _described(scope))
+            error_reports.report(error, "request_failed", self._described(scope))
             if not status:
                 await problem_answer(scope, _UNEXPECTED)(scope, receive, send_with_id)
         seconds = time.perf_counter() - began
-        template = self._templates.get(scope.get("endpoint"), OTHER)
-        self._metrics.count_request(scope["method"], template, status, seconds)
+        self._metrics.count_request(scope["method"], self._template(scope), status, seconds)
         # Polls and probes that went well would bury the rest, and cost a fifth of a poll.
         log = _log.debug if scope["method"] == "GET" and 0 < status < 400 else _log.info
         log("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
 
+    def _template(self, scope: Scope) -> str:
+        return self._templates.get(scope.get("endpoint"), OTHER)
+
+    def _described(self, scope: Scope) -> dict[str, str]:
+        """Which request it was; its path may hold anything, its route does not."""
+        return {"request_id": scope["request_id"], "method": scope["method"], "route": self._template(scope)}
+
 
 _UNEXPECTED = problem("unexpected", "The service met something unforeseen; its log has the request_id.")
-
-
-def _described(scope: Scope) -> dict[str, str | None]:
-    """Which request it was, in the words of the contract: what callers put into its path is left out."""
-    route = scope["path"] if "endpoint" in scope else None
-    for name, value in scope.get("path_params", {}).items():
-        route = route and route.replace(str(value), f"{{{name}}}")
-    return {"request_id": scope["request_id"], "method": scope["method"], "route": route}
 
 
 def _given_id(scope: Scope) -> bytes | None:
