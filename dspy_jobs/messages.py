@@ -7,6 +7,8 @@ stands in the broker or in Flower.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 
 from dspy_jobs import names
@@ -24,6 +26,11 @@ def _template() -> str:
 
 #: Slots: `@ID@` the Celery task id, `@ARGS@` the job ids (quoted, comma-separated), `@TAG@` a unique number.
 MESSAGE_TEMPLATE = _template()
+
+
+def message_id(ids: Sequence[str]) -> str:
+    """The Celery task id of a message for these jobs, as the Lua scripts make it: the only job's own, or a chunk's."""
+    return ids[0] if len(ids) == 1 else f"chunk-{len(ids)}-{ids[0]}"
 
 
 def job_ids(message: bytes) -> list[str]:

@@ -66,6 +66,11 @@ CODES: dict[str, Meaning] = {
 }
 
 
+def meaning_of(code: str) -> str:
+    """A code with its title: what may be told where a problem's detail, which may hold a caller's data, may not."""
+    return f"{code}: {CODES[code].title}" if code in CODES else code
+
+
 class Problem(BaseModel):
     """An error as HTTP answers it, as a job stores it and as a batch's result line carries it."""
 

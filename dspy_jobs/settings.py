@@ -68,7 +68,21 @@ class SandboxSettings(_Section):
 class FlowerSettings(_Section):
     """Flower, the page that shows Celery's workers."""
 
-    port: Port = Field(5555, description="Port Flower listens on, always on 127.0.0.1.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address Flower listens on; for any but this machine's own it wants `FLOWER_BASIC_AUTH`.",
+    )
+    port: Port = Field(5555, description="Port Flower listens on.")
+    url_prefix: str | None = Field(
+        None,
+        pattern=r"^(/[A-Za-z0-9_.-]+)*$",
+        description="Path Flower is served under, for example `/flower` behind a proxy that has the API too.",
+    )
+    max_tasks: Count = Field(10_000, description="Jobs and chunks Flower remembers; the oldest are forgotten first.")
+    save_seconds: Seconds = Field(60, description="Time between saves of what Flower remembers, to the data folder.")
+    job_events: bool = Field(
+        True, description="Whether workers tell Flower of each job, while somebody listens; else it knows workers only."
+    )
 
 
 class WorkerSettings(_Section):

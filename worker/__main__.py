@@ -23,7 +23,8 @@ def main() -> int:
     """Run until SIGTERM or SIGINT. Exit code 0 after a clean stop, 2 for a wrong configuration, 3 without Redis."""
     name = sys.argv[1] if len(sys.argv) > 1 else "worker"
     try:
-        from worker.app import app, queues_of, settings
+        from worker.app import app, settings
+        from worker.broker import queues_of
         from worker.process import WorkerProcess
 
         lines = LineWriter(sys.stdout)

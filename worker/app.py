@@ -8,25 +8,17 @@ going away, and no visibility timeout has to be longer than a job.
 from __future__ import annotations
 
 from celery import Celery
-from kombu import Queue
 
-from dspy_jobs import names
 from dspy_jobs.redis_url import celery_url, redis_url
 from dspy_jobs.settings import Settings, load_settings
-from dspy_jobs.states import PRIORITY_STEPS
-
-
-def queues_of(settings: Settings) -> list[str]:
-    """The queues a worker consumes: one for each configured model."""
-    return [names.queue(model) for model in settings.models]
+from worker.broker import broker_app
 
 
 def make_app(settings: Settings) -> Celery:
     """The Celery app for these settings; connects to nothing yet."""
-    url = celery_url(redis_url(settings))
-    app = Celery("dspy-jobs", broker=url, backend=url, set_as_current=False)
+    app = broker_app(settings)
     app.conf.update(
-        task_queues=[Queue(queue, routing_key=queue) for queue in queues_of(settings)],
+        result_backend=celery_url(redis_url(settings)),
         task_acks_late=False,
         task_ignore_result=True,  # outcomes are written by the ledger's own scripts, under Celery's keys
         task_store_errors_even_if_ignored=False,
@@ -40,16 +32,10 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "sep": names.PRIORITY_SEPARATOR,
-            "priority_steps": sorted(PRIORITY_STEPS.values()),
+            **app.conf.broker_transport_options,
             "queue_order_strategy": "worker.consumption:OpenQueues",
             "ack_emulation": False,
-            "socket_timeout": 5,
-            "socket_connect_timeout": 2,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
         },
-        accept_content=["json"],
         result_accept_content=["json"],
         redis_socket_timeout=5,
         redis_socket_connect_timeout=2,

@@ -32,6 +32,7 @@ from worker.bookkeeping import Bookkeeper
 from worker.context import AttemptContext
 from worker.gates import Gates
 from worker.instruments import Unmeasured
+from worker.job_events import JobEvents
 from worker.next_message import drop_message, next_message
 from worker.reuse import Job
 from worker.spans import attempt_ended, attempt_span, jobs_answered
@@ -68,6 +69,8 @@ class ChunkRunner:
     gates: Gates = field(default_factory=Gates)
     keep_output: Callable[[str, CacheEntry], None] = lambda *_: None
     """Keeps an output under its cache key."""
+    events: JobEvents = field(default_factory=JobEvents)
+    """What becomes of the jobs, for Flower."""
     lanes: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(_LANES))
     """Held while a message's jobs are looked up."""
     running: dict[str, tuple[Claim, AttemptContext]] = field(default_factory=dict)
@@ -90,7 +93,7 @@ class ChunkRunner:
 
     def run(self, ids: list[str]) -> None:
         """Run the jobs of a message that are still to be run, and of a narrow model those of further messages."""
-        taken: list[Taken] = self._persist([operations.take_jobs(self.worker_id, ids)])[0]
+        taken = self._take(ids)
         while taken:
             held: deque[Job] = deque()
             self.message_at, self.waiting[threading.get_ident()] = time.time(), held
@@ -104,6 +107,11 @@ class ChunkRunner:
                 return
             finally:
                 self.waiting.pop(threading.get_ident(), None)
+
+    def _take(self, ids: list[str]) -> list[Taken]:
+        taken: list[Taken] = self._persist([operations.take_jobs(self.worker_id, ids)])[0]
+        self.events.received(ids, taken)
+        return taken
 
     def _unanswered(self, taken: Sequence[Taken]) -> list[Job]:
         """The jobs that must run; those whose outputs were made before have ended with them."""
@@ -127,6 +135,8 @@ class ChunkRunner:
             log.info("job_answered" if answer == "finished" else "job_outcome_discarded", job_id=job_id)
         for job in jobs:
             self.instruments.answered(job.taken, settled.get(job.id, ""))
+        for answered, answer in zip(found, answers, strict=True):
+            self.events.answered(answered, answer)
         return set(settled)
 
     def _run_held(self, held: deque[Job]) -> str:
@@ -177,7 +187,7 @@ class ChunkRunner:
             message = self._with_redis(lambda: next_message(redis, queue))
             if message is None:
                 break
-            taken: list[Taken] = self._persist([operations.take_jobs(self.worker_id, message.ids)])[0]
+            taken = self._take(message.ids)
             self._with_redis(partial(drop_message, redis, message))
             if taken:
                 return taken
@@ -205,16 +215,19 @@ class ChunkRunner:
             # The store cannot take this outcome, and never will. What went through before can be repeated.
             log.exception("outcome_refused", job_id=claim.id)
             bugs.report(error, "outcome_refused", claim)
-            self._persist([self.runner.broken(claim, error).operation])
+            broken = self.runner.broken(claim, error)
+            self.events.ended(claim, broken, self._persist([broken.operation])[0])
             return self._settle(None, then)
         if settled.to_store and replies[0]:
             self.keep_output(*settled.to_store)
         self.instruments.settled(claim, settled, replies[0])
         _report(claim, settled, replies[0])
+        self.events.ended(claim, settled, replies[0])
         return replies[len(first) :]
 
     def _goes_on(self, refused: NotClaimed, job_id: str) -> bool:
         """Whether the chunk's next job may be tried after this one was refused."""
+        self.events.not_started(job_id, refused)
         if refused.reason != "gated":
             return refused.reason != "urgent"
         left = self.runner.fallbacks(refused.models) if refused.gate == WaitReason.CIRCUIT_OPEN else []
@@ -227,9 +240,11 @@ class ChunkRunner:
     def _end(self, held: list[str], settlement: Ended | None) -> None:
         size = self.runner.settings.worker.chunk_size
         self._settle(settlement, [operations.hand_back(self.worker_id, held, size)] if held else [])
+        self.events.message_over(len(held))
 
     def _attempt(self, claim: Claim, job: Job) -> Settlement:
         self.instruments.started(claim)
+        self.events.started(claim)
         with attempt_span(claim, job, self.worker_id) as span:
             settlement = self._settlement(claim, job, span)
             attempt_ended(span, settlement)
@@ -287,6 +302,7 @@ class ChunkRunner:
             self.stuck_threads += 1
             self.instruments.settled(claim, settlement, replies[0])
             _report(claim, settlement, replies[0])
+            self.events.ended(claim, settlement, replies[0])
         return len(stuck)
 
     def _persist(self, steps: list[Operation[Any]]) -> list[Any]:

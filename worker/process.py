@@ -22,20 +22,22 @@ from dspy_jobs.settings import Settings
 from dspy_jobs.store import SyncStore, connect
 from dspy_jobs.store.books import limits_of_spending
 from worker import consumption
-from worker.app import queues_of
 from worker.attempt import Runner
 from worker.bookkeeping import Bookkeeper, impatient_store
+from worker.broker import queues_of
 from worker.cache_writer import CacheWriter
 from worker.chunk import ChunkRunner
 from worker.circuit import circuits_of
 from worker.condition import Condition
 from worker.drain import Drain
+from worker.event_feed import EventFeed
 from worker.housekeeping import Housekeeping
 from worker.instruments import Instruments, Unmeasured
 from worker.language_models import LanguageModels
 from worker.pricing import prices_per_1k
 from worker.programs import Program, load_programs
 from worker.rates import rate_storage
+from worker.remote_control import take_over
 from worker.response_cache import ResponseCache
 from worker.status_server import StatusServer
 from worker.stored_answers import stored_answers
@@ -79,6 +81,7 @@ class WorkerProcess:
             runner, store, answers, bookkeeper, gates=consumption.gates, keep_output=self.cache_writer.put,
             instruments=instruments,
         )  # fmt: skip
+        self.event_feed = EventFeed(self.chunks.events, connect(url))
         self._own_store = SyncStore(connect(url))
         self._status = status_server(settings)
         address = self._status.address if self._status else None
@@ -93,7 +96,9 @@ class WorkerProcess:
 
     def attach(self, app: Celery) -> None:
         """Register the task and follow the Celery worker's start and stop."""
-        app.task(name=names.TASK, ignore_result=True)(self.chunks.run)
+        # No events of Celery's own, which knows messages, not jobs: `event_feed` tells of jobs.
+        app.task(name=names.TASK, ignore_result=True, send_events=False)(self.chunks.run)
+        take_over(SyncStore(connect(redis_url(self.settings))))
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_shutting_down.connect(self._on_shutting_down, weak=False)
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
@@ -108,10 +113,12 @@ class WorkerProcess:
         self.housekeeping.start()
         self.cache_writer.start()
 
-    def _on_ready(self, **_: Any) -> None:
+    def _on_ready(self, sender: Any, **_: Any) -> None:
         log.info("worker_ready", worker=self.worker_id, concurrency=self.settings.worker.concurrency)
         self.housekeeping.heartbeat.phase = "ready"
         self.watchdog.start()
+        if self.settings.flower.job_events:
+            self.event_feed.follow(sender)
 
     def _on_shutting_down(self, **_: Any) -> None:
         self.drain.begin()
@@ -119,6 +126,7 @@ class WorkerProcess:
     def _on_shutdown(self, **_: Any) -> None:
         self.housekeeping.end()
         self.cache_writer.end()
+        self.event_feed.end()
         log.info("worker_stopped", worker=self.worker_id)
 
 
