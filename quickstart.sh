@@ -15,7 +15,8 @@ docker compose version >/dev/null 2>&1 || fail "docker has no compose plugin, ve
 docker info >/dev/null 2>&1 || fail "the docker engine does not run, or you may not use it"
 
 if [ ! -e .env ]; then
-  cp .env.example .env
+  password="$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')"
+  (umask 077 && sed "s/^FLOWER_BASIC_AUTH=$/FLOWER_BASIC_AUTH=admin:$password/" .env.example >.env)
   say "Wrote .env; set your provider's key there."
 fi
 # What a variable of .env comes to, or the default; the environment wins, as it does for docker compose.
@@ -23,6 +24,7 @@ setting() {
   local value="${!1:-$(sed -n "s/^$1=//p" .env | tail -n 1)}"
   printf '%s' "${value:-$2}"
 }
+[ -n "$(setting FLOWER_BASIC_AUTH "")" ] || fail "set FLOWER_BASIC_AUTH=name:password in .env: Flower needs it"
 api="http://$(setting PUBLISH_ADDRESS 127.0.0.1):$(setting API_PORT 8080)"
 
 REVISION="$(git rev-parse HEAD 2>/dev/null || printf unknown)"
@@ -45,7 +47,7 @@ case "$answer" in *'"status":"succeeded"'*) ;; *) fail "it did not succeed; see:
 
 say ""
 say "  API         $api   (docs: $api/docs)"
-say "  Flower      http://$(setting PUBLISH_ADDRESS 127.0.0.1):$(setting FLOWER_PORT 5555)"
+say "  Flower      http://$(setting PUBLISH_ADDRESS 127.0.0.1):$(setting FLOWER_PORT 5555)$(setting FLOWER_URL_PREFIX "")   (FLOWER_BASIC_AUTH of .env)"
 say "  Prometheus  http://$(setting PUBLISH_ADDRESS 127.0.0.1):$(setting PROMETHEUS_PORT 9090)"
 say "  Grafana     http://$(setting PUBLISH_ADDRESS 127.0.0.1):$(setting GRAFANA_PORT 3000)   (admin, GRAFANA_PASSWORD of .env)"
 say ""

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 BASE = ROOT / "k8s"
 OVERLAY = ROOT / "examples" / "kubernetes"
+BEHIND_INGRESS = OVERLAY / "flower"
 NAMESPACE = "dspy-jobs"
 
 #: Lists of what to apply, and changes to it, are no objects of a cluster.
@@ -20,7 +21,7 @@ _NO_OBJECTS = ("kustomization.yaml", ".patch.yaml")
 
 def files() -> list[Path]:
     """Every file that holds an object."""
-    found = [*BASE.glob("*.yaml"), *(BASE / "monitoring").glob("*.yaml"), *OVERLAY.glob("*.yaml")]
+    found = [path for folder in (BASE, BASE / "monitoring", OVERLAY, BEHIND_INGRESS) for path in folder.glob("*.yaml")]
     return sorted(path for path in found if not path.name.endswith(_NO_OBJECTS))
 
 

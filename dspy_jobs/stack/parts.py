@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from dspy_jobs.redis_url import celery_url, redis_url
 from dspy_jobs.settings import Settings
 
 #: Workers of one machine cannot share a port, so each takes a free one and says in Redis which.
@@ -19,6 +18,8 @@ WORKER_ENVIRON = {"DSPY_JOBS_WORKER_METRICS_PORT": "0"}
 _GRACE_SECONDS = 5.0
 #: The API lets answers under way come to their end for ten seconds.
 _API_STOP_SECONDS = 10 + _GRACE_SECONDS
+#: Flower saves what it remembers, which takes seconds where that is much and the machine is busy.
+_FLOWER_STOP_SECONDS = 10 + _GRACE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,7 @@ def uses_sandbox(settings: Settings) -> bool:
 
 def api_url(settings: Settings) -> str:
     """The API's address as seen from this machine."""
-    host = settings.api.host
-    if _is_wildcard(host):
-        host = "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.api.port}"
+    return _url(settings.api.host, settings.api.port)
 
 
 def sandbox_url(settings: Settings) -> str:
@@ -79,8 +77,14 @@ def sandbox_url(settings: Settings) -> str:
 
 
 def flower_url(settings: Settings) -> str:
-    """Flower's address."""
-    return f"http://127.0.0.1:{settings.flower.port}"
+    """Flower's address as seen from this machine."""
+    return _url(settings.flower.host, settings.flower.port) + (settings.flower.url_prefix or "")
+
+
+def _url(host: str, port: int) -> str:
+    if _is_wildcard(host):
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _is_wildcard(host: str) -> bool:
@@ -134,9 +138,5 @@ def _api(settings: Settings) -> Part:
 
 
 def _flower(settings: Settings) -> Part:
-    command = (
-        sys.executable, "-m", "celery", "flower", "--address=127.0.0.1", f"--port={settings.flower.port}",
-        "--logging=error", "--purge-offline-workers=300",
-    )  # fmt: skip
-    broker = {"BROKER_URL": celery_url(redis_url(settings))}
-    return Part("flower", command, _GRACE_SECONDS, 2, f"{flower_url(settings)}/healthcheck", environ=broker)
+    health = f"{flower_url(settings)}/healthcheck"
+    return Part("flower", (sys.executable, "-m", "worker.flower"), _FLOWER_STOP_SECONDS, 2, health)

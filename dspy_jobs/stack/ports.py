@@ -61,7 +61,7 @@ def _addresses(settings: Settings) -> dict[str, tuple[str, int]]:
     return {
         "api": (settings.api.host, settings.api.port),
         "sandbox": ("127.0.0.1", settings.sandbox.port),
-        "flower": ("127.0.0.1", settings.flower.port),
+        "flower": (settings.flower.host, settings.flower.port),
     }
 
 

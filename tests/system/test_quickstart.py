@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -65,4 +66,7 @@ def test_it_ends_with_an_answer(fleet: Fleet, api_port: int, clone: Path) -> Non
     assert f"http://127.0.0.1:{api_port}/docs" in done.stdout
     calls = (clone / "calls").read_text().splitlines()
     assert calls == ["compose version", "info", "compose build", "compose up --detach --wait --wait-timeout 300"]
-    assert f"API_PORT={api_port}" in (clone / ".env").read_text()
+    written = (clone / ".env").read_text()
+    assert f"API_PORT={api_port}" in written
+    assert re.search(r"^FLOWER_BASIC_AUTH=admin:[0-9a-f]{24}$", written, re.MULTILINE), "a password of its own"
+    assert (clone / ".env").stat().st_mode & 0o077 == 0

@@ -18,16 +18,17 @@ import yaml
 
 from api.app import ROUTES
 from dspy_jobs import __version__
-from dspy_jobs.settings import Settings, load_settings
+from dspy_jobs.settings import ConfigurationError, FlowerSettings, Settings, load_settings
 from tests.cluster import bytes_of
 from tests.conftest import ROOT
 from worker.chunk import STUCK_SECONDS
+from worker.flower import credentials
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 #: Ours, which read our configuration.
-OURS = ("describe", "api", "worker")
+OURS = ("describe", "api", "worker", "flower")
 #: Seconds the autoscaler gives a worker beyond its drain, and then some for itself.
 SPARE_SECONDS = 10
 
@@ -188,6 +189,28 @@ def test_health_checks_ask_for_routes() -> None:
     (path,) = re.findall(r"127\.0\.0\.1:8080(/[a-z/]+)", str(SERVICES["api"]["healthcheck"]["test"]))
     assert path == "/ready"
     assert path in {route for _, route, _ in ROUTES}
+
+
+def test_flower_lets_nobody_in_without_credentials(settings: Settings, example: dict[str, str]) -> None:
+    """It listens for others than its container, so it wants credentials; there are none until somebody sets them."""
+    given = SERVICES["flower"]["environment"]
+    assert given["DSPY_JOBS_FLOWER_HOST"] == "0.0.0.0"
+    assert given["FLOWER_BASIC_AUTH"] == "${FLOWER_BASIC_AUTH:-}"
+    assert example["FLOWER_BASIC_AUTH"] == ""
+    assert not any("AUTH" in word for word in SERVICES["flower"]["command"])
+    with pytest.raises(ConfigurationError, match="FLOWER_BASIC_AUTH=name:password"):
+        credentials(settings.model_copy(update={"flower": FlowerSettings(host=given["DSPY_JOBS_FLOWER_HOST"])}))
+
+
+def test_flower_is_asked_where_it_answers() -> None:
+    """Its check follows the path it is served under; what it remembers is written to its volume."""
+    flower = SERVICES["flower"]
+    assert f"127.0.0.1:{FlowerSettings().port}${{FLOWER_URL_PREFIX:-}}/healthcheck" in str(
+        flower["healthcheck"]["test"]
+    )
+    assert flower["environment"]["DSPY_JOBS_FLOWER_URL_PREFIX"] == "${FLOWER_URL_PREFIX:-}"
+    assert f"flower:{flower['environment']['DSPY_JOBS_DATA_DIR']}" in flower["volumes"]
+    assert flower["environment"]["DSPY_JOBS_DATA_DIR"] in (ROOT / "Dockerfile.worker").read_text()
 
 
 def test_the_autoscaler_is_measured_where_it_answers() -> None:

@@ -21,11 +21,12 @@ from api.app import ROUTES
 from autoscaler.scaled_object import read_scaled_object
 from dspy_jobs import __version__, names
 from dspy_jobs.measures import FAMILIES
-from dspy_jobs.settings import Settings, load_settings
+from dspy_jobs.settings import ConfigurationError, Settings, load_settings
 from dspy_jobs.states import PRIORITY_STEPS
 from tests import keda_schema
 from tests.cluster import (
     BASE,
+    BEHIND_INGRESS,
     NAMESPACE,
     OVERLAY,
     bytes_of,
@@ -41,6 +42,7 @@ from tests.cluster import (
 )
 from tests.conftest import ROOT
 from worker.chunk import STUCK_SECONDS
+from worker.flower import credentials
 
 #: The oldest Kubernetes meant to work, and the newest whose schemas the validator carries.
 VERSIONS = ("1.31", "1.37")
@@ -138,7 +140,8 @@ def test_a_file_holds_one_object_and_no_two_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "left_out"), [(BASE, {"secret.example.yaml"}), (BASE / "monitoring", set()), (OVERLAY, set())]
+    ("folder", "left_out"),
+    [(BASE, {"secret.example.yaml"}), (BASE / "monitoring", set()), (OVERLAY, set()), (BEHIND_INGRESS, set())],
 )
 def test_kustomize_is_told_of_every_file(folder: Path, left_out: set[str]) -> None:
     """No manifest is forgotten. The example's secret is left out: it would put its values over the real ones."""
@@ -217,10 +220,10 @@ def test_whoever_scales_or_guards_names_a_workload() -> None:
     assert named("PodDisruptionBudget", "api")["spec"]["selector"]["matchLabels"] == labels_of_pods(
         named("Deployment", "api")
     )
-    (backend,) = references(named("Ingress", "api"), "backend")
-    assert (
-        backend["service"]["port"]["name"] == named("Service", backend["service"]["name"])["spec"]["ports"][0]["name"]
-    )
+    for ingress in objects("Ingress"):
+        (backend,) = references(ingress, "backend")
+        (port,) = named("Service", backend["service"]["name"])["spec"]["ports"]
+        assert backend["service"]["port"]["name"] == port["name"]
     monitor = named("ServiceMonitor", "api")["spec"]
     assert monitor["selector"]["matchLabels"].items() <= named("Service", "api")["metadata"]["labels"].items()
     assert monitor["endpoints"][0]["port"] == named("Service", "api")["spec"]["ports"][0]["name"]
@@ -326,6 +329,41 @@ def test_the_worker_is_probed_where_it_writes(settings: Settings) -> None:
     assert {"name": volume, "emptyDir": {}} in pod(named("Deployment", "worker"))["volumes"]
 
 
+def test_flower_lets_nobody_in_without_credentials(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It listens for others than its pod; what the example's secret holds, in the file it is told of, lets it start."""
+    flower = container(named("Deployment", "flower"))
+    variables = {variable["name"]: variable.get("value") for variable in flower["env"]}
+    path = Path(variables["FLOWER_BASIC_AUTH_FILE"])
+    assert str(path.parent) in {mount["mountPath"] for mount in flower["volumeMounts"]}
+    with pytest.raises(ConfigurationError, match="so others can reach Flower"):
+        credentials(settings)
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", named("Secret", "secrets")["stringData"][path.name])
+    assert credentials(settings) == ["admin:replaceme"]
+
+
+def test_flower_keeps_what_it_remembers() -> None:
+    """Its data folder is a volume that outlives the pod, and no two pods write to it."""
+    flower = named("Deployment", "flower")
+    (folder,) = (v["value"] for v in container(flower)["env"] if v["name"] == "DSPY_JOBS_DATA_DIR")
+    (volume,) = (m["name"] for m in container(flower)["volumeMounts"] if m["mountPath"] == folder)
+    (claim,) = (v["persistentVolumeClaim"]["claimName"] for v in pod(flower)["volumes"] if v["name"] == volume)
+    assert named("PersistentVolumeClaim", claim)
+    assert (flower["spec"]["replicas"], flower["spec"]["strategy"]["type"]) == (1, "Recreate")
+
+
+def test_flower_can_be_had_under_the_apis_host() -> None:
+    """The ingress, the probes and Flower itself agree on the path; the controller that reaches the API reaches it."""
+    api, flower = (references(named("Ingress", name), "rules") for name in ("api", "flower"))
+    (of_api,), (of_flower,) = next(api), next(flower)
+    assert of_flower["host"] == of_api["host"]
+    (path,) = (entry["path"] for entry in of_flower["http"]["paths"])
+    patch = container(load(BEHIND_INGRESS / "deployment.patch.yaml"))
+    assert {"name": "DSPY_JOBS_FLOWER_URL_PREFIX", "value": path} in patch["env"]
+    assert {probe["path"] for probe in references(patch, "httpGet")} == {f"{path}/healthcheck"}
+    (rule,) = load(BEHIND_INGRESS / "network.patch.yaml")["spec"]["ingress"]
+    assert rule["from"][0] in named("NetworkPolicy", "api")["spec"]["ingress"][0]["from"]
+
+
 def test_secrets_agree_with_one_another() -> None:
     """The example's addresses hold its password and the services' names; the key is where the settings look for it."""
     secret = named("Secret", "secrets")["stringData"]
@@ -338,7 +376,7 @@ def test_secrets_agree_with_one_another() -> None:
 def test_every_variable_is_read_by_somebody(settings: Settings) -> None:
     """Variables of our processes are settings or secrets the settings name; others belong to the tool that runs."""
     of_tools = {"redis": {"REDIS_PASSWORD", "REDISCLI_AUTH"}, "cache": {"REDIS_PASSWORD", "REDISCLI_AUTH"}}
-    of_tools["flower"] = {"BROKER_URL"}
+    of_tools["flower"] = {"DSPY_JOBS_CONFIG", "DSPY_JOBS_DATA_DIR", "REDIS_URL", "FLOWER_BASIC_AUTH_FILE"}
     keys = {f"{model.api_key_env}_FILE" for model in settings.models.values()}
     for workload in workloads():
         name = workload["metadata"]["name"]
