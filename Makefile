@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-slow lint types bench soak lock images compose-up compose-down clean
+.PHONY: help install system-packages demo up test test-slow lint types bench soak lock images compose-up compose-down clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 install: $(STAMP) ## Create .venv with the pinned dependencies
 
@@ -18,16 +18,31 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+# What some tests drive: a browser, and a Prometheus to check rules and dashboards with.
+SYSTEM_PACKAGES := chromium chromium-driver prometheus
+
+system-packages: ## Install Debian's browser and Prometheus where they are missing; tests need them
+	@missing=$$(for name in $(SYSTEM_PACKAGES); do \
+	  dpkg-query --show --showformat='$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || printf ' %s' $$name; \
+	done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then \
+	  echo "not installed:$$missing (that takes apt-get and root); tests that need them are skipped"; exit 0; fi; \
+	echo "installing$$missing"; \
+	{ apt-get update --quiet --quiet && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install --quiet --quiet --yes --no-install-recommends $$missing >/dev/null; } || \
+	{ echo "cannot install$$missing; to test without: make test SYSTEM_PACKAGES="; exit 1; }
+
 demo: $(STAMP) ## Start everything, run the example questions, print a table, stop
 	@$(BIN)/dspy-jobs demo
 
 up: $(STAMP) ## Keep the whole stack running in this terminal, autoscaled; Ctrl-C stops it
 	@$(BIN)/dspy-jobs up --autoscale
 
-test: $(STAMP) ## Run the tests, fast ones first
+test: $(STAMP) system-packages ## Run the tests, fast ones first
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(STAMP) ## Run the tests that take half a minute or more: soaks, 10,000 jobs, what the images install
+test-slow: $(STAMP) system-packages ## Run the tests that take half a minute or more: soaks, 10,000 jobs, what the images install
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## Check style and import boundaries
