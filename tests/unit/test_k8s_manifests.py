@@ -382,6 +382,7 @@ def test_every_variable_is_read_by_somebody(settings: Settings) -> None:
         name = workload["metadata"]["name"]
         variables = {variable["name"] for variable in container(workload)["env"]}
         ours = {"DSPY_JOBS_CONFIG", "REDIS_URL", "CACHE_URL"} | (keys if name in ("worker", "describe") else set())
+        ours |= {"SENTRY_DSN", "OTEL_EXPORTER_OTLP_HEADERS"} if name in ("api", "worker") else set()
         assert variables == of_tools.get(name, ours), name
 
 
