@@ -8,13 +8,17 @@ import socket
 import sys
 from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
 from dspy_jobs import error_reports, telemetry
+from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.settings import ApiSettings, ConfigurationError, Settings, load_settings
+
+_log = structlog.get_logger("api")
 
 #: Seconds a stopping process lets answers under way come to their end.
 _DRAIN_SECONDS = 10
@@ -71,7 +75,7 @@ def listen(api: ApiSettings) -> socket.socket:
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Answer requests until stopped."""
-    configure_logging(settings, "api")
+    configure_logging(settings, "api", lines=LineWriter(sys.stdout))
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -90,7 +94,10 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
-    print(f"dspy-jobs API on http://{host}:{listener.getsockname()[1]}", flush=True)
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    if settings.log_format == "console":
+        print(f"dspy-jobs API on {url}", flush=True)
+    _log.info("api_listening", url=url)
     _Server(app, config).run(sockets=[listener])
 
 

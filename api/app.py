@@ -36,6 +36,7 @@ from api.own_metrics import OwnMetrics
 from api.request_scope import RequestScope
 from api.resources import open_resources
 from dspy_jobs import __version__, error_reports, telemetry
+from dspy_jobs.foreign_logs import watch_loop
 from dspy_jobs.settings import Settings, load_settings
 
 #: Method, path, handler. Those asked most often come first: the router looks from the top.
@@ -88,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watch_loop(asyncio.get_running_loop())
         try:
             async with open_resources(settings, app.state.own_metrics) as app.state.resources:
                 yield

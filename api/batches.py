@@ -25,6 +25,7 @@ from api.tracing import carried_by_batch, sending_batch
 from api.uploads import Upload
 from dspy_jobs import chores, money, names
 from dspy_jobs.ids import is_batch_id, new_batch_id
+from dspy_jobs.logs import bind_id
 from dspy_jobs.problems import fail
 from dspy_jobs.states import BatchStatus, PauseReason
 from dspy_jobs.store.operations import BatchHead, Lifetimes, cancel_batch, pause_batch, read_batch, resume_batch
@@ -80,8 +81,10 @@ async def _begin(request: Request, resources: Resources, content: dict[str, Any]
     settings, reservation = resources.settings, reservation_of(request)
     submission, routing = await check_batch(request, resources, content)
     program = routing.program
+    batch_id = reservation.id if reservation else new_batch_id()
+    bind_id("batch_id", batch_id)
     head = BatchHead(
-        id=reservation.id if reservation else new_batch_id(),
+        id=batch_id,
         queue=names.queue(routing.default_model),
         step=submission.priority.step,
         program=program.description.name,

@@ -24,6 +24,7 @@ from api.resources import Resources, resources_of
 from api.routing import Routing, client_of
 from api.tracing import sending_job
 from dspy_jobs.ids import is_batch_id, is_job_id, new_job_id
+from dspy_jobs.logs import bind_id
 from dspy_jobs.problems import CODES, Problem, ProblemError, fail
 from dspy_jobs.states import JobStatus
 from dspy_jobs.store.operations import (
@@ -101,6 +102,7 @@ async def submit(request: Request, resources: Resources) -> StoredJob:
     if mistakes := program.mistakes(inputs):
         raise refusal("invalid_input", mistakes)
     job_id = reservation.id if reservation else new_job_id()
+    bind_id("job_id", job_id)
     route = routing.route(job_id, submission.request_id, submission.custom_id)
     record = shared_record(request, submission, routing.version(route.variant))
     record["inputs"] = inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -15,10 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.answers import problem_answer
 from api.own_metrics import OwnMetrics
 from dspy_jobs import error_reports
+from dspy_jobs.logs import bind_id
 from dspy_jobs.measures import OTHER
 from dspy_jobs.problems import problem
 
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+#: Longest part of a path that is logged, in characters.
+_LONGEST_PATH = 200
+
 _log = structlog.get_logger("api")
 
 
@@ -36,7 +41,7 @@ class RequestScope:
             return
         request_id = _given_id(scope) or b"req_" + secrets.token_hex(12).encode()
         scope["request_id"] = request_id.decode()
-        structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
+        bind_id("request_id", scope["request_id"])
         began, status = time.perf_counter(), 0
 
         async def send_with_id(message: Message) -> None:
@@ -60,8 +65,9 @@ class RequestScope:
         seconds = time.perf_counter() - began
         self._metrics.count_request(scope["method"], self._template(scope), status, seconds)
         # Polls and probes that went well would bury the rest, and cost a fifth of a poll.
-        log = _log.debug if scope["method"] == "GET" and 0 < status < 400 else _log.info
-        log("request", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
+        level = logging.DEBUG if scope["method"] == "GET" and 0 < status < 400 else logging.INFO
+        path, ids = scope["path"][:_LONGEST_PATH], _ids_in(scope)
+        _log.log(level, "request", method=scope["method"], path=path, status=status, seconds=round(seconds, 4), **ids)
 
     def _template(self, scope: Scope) -> str:
         return self._templates.get(scope.get("endpoint"), OTHER)
@@ -72,6 +78,12 @@ class RequestScope:
 
 
 _UNEXPECTED = problem("unexpected", "The service met something unforeseen; its log has the request_id.")
+
+
+def _ids_in(scope: Scope) -> dict[str, str]:
+    """The job or batch that the path names."""
+    named = scope.get("path_params") or {}
+    return {name: named[name] for name in ("job_id", "batch_id") if name in named}
 
 
 def _given_id(scope: Scope) -> bytes | None:

@@ -114,12 +114,12 @@ class Autoscaler:
     def _scale(self, before: int, decision: Decision, reading: Reading) -> None:
         self._backend.scale(decision.replicas)
         self._gauges.scaled(before, decision.replicas, decision.reason)
-        numbers = {name: value for name, value in reading.details.items() if value is not None}
         log.info(
             "scaled",
             **{"from": before, "to": decision.replicas, "reason": decision.reason},
             metrics=dict(reading.values),
-            **{name: numbers[name] for name in ("waiting", "inflight") if name in numbers},
+            waiting=reading.details.get("waiting"),
+            inflight=reading.details.get("inflight"),
         )
 
     def _show(self, reading: Reading, fleet: Fleet, decision: Decision) -> None:

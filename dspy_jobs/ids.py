@@ -65,3 +65,13 @@ def is_job_id(text: str) -> bool:
 def is_batch_id(text: str) -> bool:
     """Whether the text could be a batch's id; says nothing about whether the batch exists."""
     return text.startswith("batch_") and _PATTERN.match(text) is not None
+
+
+def made_at(job_id: str) -> int | None:
+    """When a job's id was made, in milliseconds since 1970; None if it is no job's id."""
+    if not is_job_id(job_id):
+        return None
+    number = 0
+    for letter in job_id[4:14]:
+        number = number << 5 | _ALPHABET.index(letter)
+    return number

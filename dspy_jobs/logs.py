@@ -1,65 +1,82 @@
 """How every process logs: one line an event on stdout, in one shape whichever library the event comes from.
 
-A line says when, how severe, which process, what happened and its fields; JSON for machines, else readable
-text. A stack trace never stands in it: an exception is its type and the place that raised it, for its message
-may hold a caller's data. Call `configure_logging` after importing what brings its own handlers (dspy does).
+A line says when, how severe, which process, what happened and its fields, among them the ids of the request or job it
+is about; JSON for machines, else readable text. `docs/events.md` lists every event. No line holds a stack trace, a key,
+or what callers gave or got: an exception is its type and the place that raised it. `log_content` lets content in.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
-import traceback
-from collections.abc import Mapping, MutableMapping
-from types import TracebackType
-from typing import Any, TextIO, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, TextIO, TypeAlias
 
 import orjson
 import structlog
 from structlog.typing import Processor
 
+from dspy_jobs import foreign_logs
+from dspy_jobs.foreign_logs import ForeignLogger
 from dspy_jobs.line_writer import LineWriter
-from dspy_jobs.settings import Settings
+from dspy_jobs.redaction import keep_secret, without_secrets
+from dspy_jobs.settings import Settings, environment_secrets
 
 _ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
 
-#: Loggers that bring handlers of their own or are cut off from the root.
-_FOREIGN = (
-    "uvicorn",
-    "uvicorn.error",
-    "uvicorn.access",
-    "celery",
-    "celery.task",
-    "kombu",
-    "dspy",
-    "LiteLLM",
-    "redis",
-)
-#: What these tell of each request, message and connection stands in our own events, with the job's id.
-_CHATTY = ("httpx", "httpcore", "celery", "uvicorn")
+#: Names under which this project's code asks structlog for loggers. Whoever asks for others is somebody's program.
+OUR_LOGGERS = frozenset({"api", "autoscaler", "flower", "jobs", "printed", "stack", "worker"})
+
+#: Longest part of an input, an output or another content that a line shows, in characters.
+LONGEST_CONTENT: Final = 1000
+
+#: Fields that may hold what others wrote, in which a key may stand.
+_FREE_TEXTS = frozenset(
+    {
+        "detail", "error", "exception_message", "inputs", "last_lines", "line", "message", "output", "path", "problem",
+        "reason", "text",
+    }
+)  # fmt: skip
 
 _EVENT_LINE = re.compile(rb'\{"|\d{4}-\d\d-\d\dT\S+ +(debug|info|warning|error|critical) ')
 _PLAIN_VALUE = re.compile(r'[^\s"=]+\Z')
+
+#: Ids that are known where a line is logged, given what it bears already.
+IdSource: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("log_ids", default=MappingProxyType({}))
+_sources: list[IdSource] = []
 
 
 def configure_logging(
     settings: Settings, process: str, to: TextIO | None = None, lines: LineWriter | None = None
 ) -> None:
-    """Send the events of structlog and the standard library to stdout, or `to`, marked with the process's name.
+    """Send all events to stdout, or `to`, marked with the process's name: ours, the libraries', uncaught errors.
 
-    With `lines` structlog's events are written by that writer's own thread.
+    With `lines` they are written by that writer's own thread. Call `adopt_loggers` after importing what brings handlers
+    of its own.
     """
-    stream = to or sys.stdout
+    keep_secret(environment_secrets())
+    sink = lines or structlog.WriteLogger(file=to or sys.stdout)
     render = _as_json if settings.log_format == "json" else _as_text
-    shared = _processors(process)
+    processors = [*_processors(process, settings.log_content), render]
     structlog.configure(
-        processors=[*shared, render],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=lines or structlog.WriteLoggerFactory(file=stream),
+        logger_factory=lambda *names: sink if names and names[0] in OUR_LOGGERS else ForeignLogger(sink, *names),
         cache_logger_on_first_use=True,
     )
-    _route_standard_library(shared, render, settings.log_level.upper(), stream)
+    # The standard library's loggers have levels of their own, so nothing is filtered behind them.
+    everything = structlog.make_filtering_bound_logger(0)
+    foreign_logs.take_over(structlog.wrap_logger(sink, processors=processors, wrapper_class=everything), settings)
+    if to is None:
+        foreign_logs.tell_uncaught()
+
+
+adopt_loggers = foreign_logs.adopt_loggers
 
 
 def is_event_line(line: bytes) -> bool:
@@ -67,35 +84,87 @@ def is_event_line(line: bytes) -> bool:
     return _EVENT_LINE.match(line) is not None
 
 
-def _processors(process: str) -> list[Processor]:
+@contextmanager
+def bound_ids(ids: Mapping[str, Any]) -> Iterator[None]:
+    """Have every line logged within bear these ids; threads and tasks begun within have them as far as they are copies.
+
+    One context variable, not structlog's one for each id: those cost a worker as much as the line of a job.
+    """
+    token = _bound.set({**_bound.get(), **ids})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def bind_id(name: str, value: str) -> None:
+    """Have every further line of this task or thread bear an id."""
+    _bound.set({**_bound.get(), name: value})
+
+
+def carry_ids(source: IdSource) -> None:
+    """Have each line bear the ids that `source` knows where the line is logged, such as those of a trace.
+
+    What a line bears already stays.
+    """
+    _sources.append(source)
+
+
+def carried_ids() -> dict[str, Any]:
+    """The ids a line logged here would bear, for one that is logged elsewhere."""
+    return dict(_with_ids(None, "", {}))
+
+
+def shortened(content: Any) -> str:
+    """An input or output as a line shows it: JSON, cut."""
+    try:
+        text = orjson.dumps(content, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a text that is no valid Unicode
+        text = repr(content)
+    return text[:LONGEST_CONTENT]
+
+
+def _processors(process: str, shows_content: bool) -> list[Processor]:
     def mark(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event.setdefault("process", process)
         return event
 
     return [
-        structlog.contextvars.merge_contextvars,
+        _as_it_is if shows_content else foreign_logs.without_content,
+        _with_ids,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", key="time"),
         mark,
+        _with_exception_message if shows_content else _as_it_is,
         _without_trace,
+        _without_secrets,
     ]
 
 
-def _route_standard_library(shared: list[Processor], render: Processor, level: str, to: TextIO) -> None:
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
-    )
-    handler = logging.StreamHandler(to)
-    handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name in _FOREIGN:
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-    logging.captureWarnings(True)
+def _with_ids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in _bound.get().items():
+        event.setdefault(name, value)
+    for source in _sources:
+        for name, value in source(event).items():
+            event.setdefault(name, value)
+    return event
+
+
+def _as_it_is(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return event
+
+
+def _with_exception_message(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if given := event.get("exc_info"):
+        event["exception_message"] = _said_by(_exception(given)[1])[:LONGEST_CONTENT]
+    return event
+
+
+def _said_by(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # its own code runs here
+        return ""
 
 
 def _without_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -104,9 +173,15 @@ def _without_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
     if given := event.pop("exc_info", None):
         kind, _error, trace = _exception(given)
         event["exception"] = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-        if trace and (frames := traceback.extract_tb(trace)):
-            event["raised_at"] = f"{frames[-1].filename}:{frames[-1].lineno}"
+        if trace:
+            event["raised_at"] = _origin(trace)
     return event
+
+
+def _origin(trace: TracebackType) -> str:
+    while trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
 
 
 def _exception(given: Any) -> _ExcInfo:
@@ -116,15 +191,38 @@ def _exception(given: Any) -> _ExcInfo:
     return found if found[0] else (type(None), Exception(), None)
 
 
+def _without_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name in event.keys() & _FREE_TEXTS:
+        if isinstance(text := event[name], str):
+            event[name] = without_secrets(text)
+    return event
+
+
 def _as_json(_: Any, __: str, event: Mapping[str, Any]) -> str:
-    return orjson.dumps(_ordered(event), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    fields = _ordered(event)
+    try:
+        return _json(fields)
+    except TypeError:  # a text that is no valid Unicode
+        return _json({name: _valid(value) for name, value in fields.items()})
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _valid(value: object) -> object:
+    return value if isinstance(value, int | float | None) else _valid_text(str(value))
+
+
+def _valid_text(text: str) -> str:
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _as_text(_: Any, __: str, event: Mapping[str, Any]) -> str:
     fields = _ordered(event)
     time, level, process, name = (fields.pop(key) for key in ("time", "level", "process", "event"))
     values = "".join(f" {key}={_text(value)}" for key, value in fields.items())
-    return f"{time} {level:<7} {process:<7} {_one_line(str(name))}{values}"
+    return f"{time} {level:<7} {process:<7} {name}{values}"
 
 
 def _ordered(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,9 +231,5 @@ def _ordered(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    text = str(value)
+    text = _valid_text(str(value))
     return text if _PLAIN_VALUE.match(text) else orjson.dumps(text).decode()
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\r", "").replace("\n", "\\n")

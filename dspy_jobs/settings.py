@@ -17,12 +17,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from dspy_jobs.redaction import is_secret_name, keep_secret
+
 #: Of models, programs, versions, variants and clients: a part of keys, and of fields that `|` divides.
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 #: Ten years at most, so that no sum of times leaves the range of the clock.
 Seconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 SECTIONS = (
     "api", "sandbox", "flower", "worker", "jobs", "limits", "cache", "costs", "budgets", "autoscaler", "tracing",
@@ -407,7 +410,14 @@ class Settings(_Section):
     data_dir: Path = Field(Path(".dspy-jobs"), description="Folder of the embedded Redis and of results.")
     default_model: str = Field("sandbox", description="Model used when neither caller nor program names one.")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level logged.")
+    log_level: LogLevel = Field("info", description="Lowest level logged.")
+    log_levels: dict[str, LogLevel] = Field(
+        default_factory=dict,
+        description="Other levels of single libraries, by logger: `{dspy = 'debug'}`; in the environment `dspy=debug`.",
+    )
+    log_content: bool = Field(
+        False, description="Whether log lines may show inputs, outputs and what programs and libraries say of them."
+    )
     api: ApiSettings = ApiSettings()
     sandbox: SandboxSettings = SandboxSettings()
     flower: FlowerSettings = FlowerSettings()
@@ -423,6 +433,15 @@ class Settings(_Section):
     models: dict[Name, ModelSettings] = Field(default_factory=dict)
     programs: dict[Name, ProgramSettings] = Field(default_factory=dict)
     source: Path | None = Field(None, description="The file this was read from; set by the reader, not by you.")
+
+    @field_validator("log_levels", mode="before")
+    @classmethod
+    def _levels_from_text(cls, value: Any) -> Any:
+        """`dspy=debug, celery=info`, as the environment has it."""
+        if not isinstance(value, str):
+            return value
+        pairs = (pair.partition("=") for pair in value.split(",") if pair.strip())
+        return {name.strip(): level.strip() for name, _, level in pairs}
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
@@ -588,14 +607,29 @@ def secret(variable: str) -> str | None:
     Raises:
         ConfigurationError: the file cannot be read.
     """
-    if value := os.environ.get(variable):
-        return value
-    if path := os.environ.get(f"{variable}_FILE"):
-        try:
-            return Path(path).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigurationError(f"{variable}_FILE: {path} cannot be read: {error.strerror}") from None
-    return None
+    value = os.environ.get(variable) or _from_file(variable)
+    if value:
+        keep_secret([value])
+    return value
+
+
+def _from_file(variable: str) -> str | None:
+    path = os.environ.get(f"{variable}_FILE")
+    if not path:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(f"{variable}_FILE: {path} cannot be read: {error.strerror}") from None
+
+
+def environment_secrets() -> list[str]:
+    """Values of the environment's variables whose names say that they are secret, as those of providers' keys do."""
+    return [
+        value
+        for name, value in os.environ.items()
+        if is_secret_name(name) and not name.endswith(("_FILE", "_ENV", "_PATH", "_DIR"))
+    ]
 
 
 def service_url(environ: Mapping[str, str] | None = None) -> str:

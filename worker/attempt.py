@@ -43,6 +43,8 @@ class Settlement:
     """What else must be said: that a gate closes, that a probe is over."""
     to_store: tuple[str, CacheEntry] | None = None
     """The output and its cache key, to be stored once the job has ended with it: never what is not in the books."""
+    output: dict[str, Any] | None = None
+    """What the job succeeded with."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Runner:
         )
         entry = CacheEntry(output, attempt.ended_at, attempt.cost_nanos, self._version(claim))
         to_store = (context.wish.key, entry) if context.wish else None
-        return Settlement(operation, JobStatus.SUCCEEDED, attempt, _probe_over(claim), to_store)
+        return Settlement(operation, JobStatus.SUCCEEDED, attempt, _probe_over(claim), to_store, output)
 
     def _settle_failure(
         self, claim: Claim, attempt: Attempt, context: AttemptContext, retry_after: float | None = None

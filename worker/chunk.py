@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 
 from dspy_jobs import error_reports, names
 from dspy_jobs.cache_entry import CacheEntry
+from dspy_jobs.logs import bound_ids
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, gates, operations
@@ -33,6 +34,7 @@ from worker.context import AttemptContext
 from worker.gates import Gates
 from worker.instruments import Unmeasured
 from worker.job_events import JobEvents
+from worker.job_lines import Ended, ended, ids_of, tell_answered, tell_attempt, tell_expired
 from worker.next_message import drop_message, next_message
 from worker.reuse import Job
 from worker.spans import attempt_ended, attempt_span, jobs_answered
@@ -49,9 +51,6 @@ STUCK_SECONDS = 10.0
 _LANES = 4
 
 _nonces = itertools.count()
-
-#: An attempt that ended, and how.
-Ended = tuple[Claim, Settlement]
 
 
 @dataclass
@@ -129,15 +128,16 @@ class ChunkRunner:
     def _settle_answered(self, jobs: Sequence[Job], found: list[Answered], settlement: Ended | None) -> set[str]:
         """End those of the jobs with outputs made before. Answers which no longer wait; the others' queue is paused."""
         answers = self._settle(settlement, [self.answers.settle(found)])[0]
-        settled = {a.job_id: answer for a, answer in zip(found, answers, strict=True) if answer != "paused"}
-        jobs_answered(jobs, [a for a in found if settled.get(a.job_id) == "finished"], self.worker_id)
-        for job_id, answer in settled.items():
-            log.info("job_answered" if answer == "finished" else "job_outcome_discarded", job_id=job_id)
+        settled = {a.job_id: answer for a, answer in zip(found, answers, strict=True)}
+        jobs_answered(jobs, [a for a in found if settled[a.job_id] == "finished"], self.worker_id)
+        by_id = {job.id: job for job in jobs}
+        for made in found:
+            tell_answered(by_id[made.job_id], made, settled[made.job_id], shows_content=self._shows_content)
         for job in jobs:
             self.instruments.answered(job.taken, settled.get(job.id, ""))
         for answered, answer in zip(found, answers, strict=True):
             self.events.answered(answered, answer)
-        return set(settled)
+        return {job_id for job_id, answer in settled.items() if answer != "paused"}
 
     def _run_held(self, held: deque[Job]) -> str:
         """Run what was taken, one after the other, and hand back what is left. Answers the model that has room now."""
@@ -151,14 +151,14 @@ class ChunkRunner:
             late = self.answers.find_late(job) if is_remainder else None
             claim = self._take_late(job, late, settlement) if late else self._start(job, is_remainder, settlement)
             settlement = None
-            if isinstance(claim, NotClaimed) and not self._goes_on(claim, job.id):
+            if isinstance(claim, NotClaimed) and not self._goes_on(claim, job):
                 break
             held.popleft()
             is_remainder = True
             if isinstance(claim, Claim):
-                settlement = (claim, self._attempt(claim, job))
+                settlement = self._attempt(claim, job)
         self._end([job.id for job in held], settlement)
-        return settlement[0].model if settlement else ""
+        return settlement.claim.model if settlement else ""
 
     def _take_late(self, job: Job, late: Answered, settlement: Ended | None) -> NotClaimed:
         """End a job with an output made since its message came."""
@@ -207,32 +207,40 @@ class ChunkRunner:
         """Publish how an attempt ended and do what follows, in one round trip; answers what follows."""
         if settlement is None:
             return self._persist(then) if then else []
-        claim, settled = settlement
+        claim, settled = settlement.claim, settlement.settlement
         first = [settled.operation, *settled.more]
         try:
             replies = self._persist([*first, *then])
         except ResponseError as error:
             # The store cannot take this outcome, and never will. What went through before can be repeated.
-            log.exception("outcome_refused", job_id=claim.id)
+            log.exception("outcome_refused", **settlement.ids)
             bugs.report(error, "outcome_refused", claim)
             broken = self.runner.broken(claim, error)
-            self.events.ended(claim, broken, self._persist([broken.operation])[0])
+            answer = self._persist([broken.operation])[0]
+            self.events.ended(claim, broken, answer)
+            tell_attempt(replace(settlement, settlement=broken), answer, shows_content=self._shows_content)
             return self._settle(None, then)
         if settled.to_store and replies[0]:
             self.keep_output(*settled.to_store)
         self.instruments.settled(claim, settled, replies[0])
-        _report(claim, settled, replies[0])
         self.events.ended(claim, settled, replies[0])
+        tell_attempt(settlement, replies[0], shows_content=self._shows_content)
         return replies[len(first) :]
 
-    def _goes_on(self, refused: NotClaimed, job_id: str) -> bool:
+    @property
+    def _shows_content(self) -> bool:
+        return self.runner.settings.log_content
+
+    def _goes_on(self, refused: NotClaimed, job: Job) -> bool:
         """Whether the chunk's next job may be tried after this one was refused."""
-        self.events.not_started(job_id, refused)
+        self.events.not_started(job.id, refused)
+        if refused.reason == "expired":
+            tell_expired(job)
         if refused.reason != "gated":
             return refused.reason != "urgent"
         left = self.runner.fallbacks(refused.models) if refused.gate == WaitReason.CIRCUIT_OPEN else []
         if left:
-            self._persist([gates.divert_job(self.worker_id, job_id, left[0])])
+            self._persist([gates.divert_job(self.worker_id, job.id, left[0])])
             return True
         self.gates.close(refused.queue, refused.seconds)
         return False
@@ -242,23 +250,24 @@ class ChunkRunner:
         self._settle(settlement, [operations.hand_back(self.worker_id, held, size)] if held else [])
         self.events.message_over(len(held))
 
-    def _attempt(self, claim: Claim, job: Job) -> Settlement:
+    def _attempt(self, claim: Claim, job: Job) -> Ended:
         self.instruments.started(claim)
         self.events.started(claim)
-        with attempt_span(claim, job, self.worker_id) as span:
-            settlement = self._settlement(claim, job, span)
+        ids = ids_of(claim.id, claim.batch, claim.attempt, job.request)
+        with bound_ids(ids), attempt_span(claim, job, self.worker_id) as span:
+            settlement = self._settlement(claim, job, span, ids)
             attempt_ended(span, settlement)
-        return settlement
+            return ended(claim, settlement, job)
 
-    def _settlement(self, claim: Claim, job: Job, span: Span) -> Settlement:
+    def _settlement(self, claim: Claim, job: Job, span: Span, ids: Mapping[str, Any]) -> Settlement:
         try:
             context = self.runner.context_for(claim, job.request, job.wish)
-            context.span = span
+            context.span, context.ids = span, ids
             self._resume(claim, context)
             self.running[claim.id] = (claim, context)
             return self.runner.run(claim, job.request, context)
         except Exception as error:  # whatever it was, the job must end
-            log.exception("attempt_broke", job_id=claim.id)
+            log.exception("attempt_broke")
             bugs.report(error, "attempt_broke", claim, job.request)
             return self.runner.broken(claim, error)
         finally:
@@ -301,8 +310,9 @@ class ChunkRunner:
             self.running.pop(claim.id, None)
             self.stuck_threads += 1
             self.instruments.settled(claim, settlement, replies[0])
-            _report(claim, settlement, replies[0])
             self.events.ended(claim, settlement, replies[0])
+            stuck_one = Ended(claim, settlement, context.ids, context.wish is not None)
+            tell_attempt(stuck_one, replies[0], shows_content=self._shows_content)
         return len(stuck)
 
     def _persist(self, steps: list[Operation[Any]]) -> list[Any]:
@@ -318,20 +328,3 @@ def _not_yet(*_: Any) -> None:
 
 def _canceled() -> Problem:
     return problem("canceled", "The job was canceled while it ran.")
-
-
-def _report(claim: Claim, settlement: Settlement, settled: bool | str) -> None:
-    """One line a job's outcome."""
-    attempt = settlement.attempt
-    log.info(
-        "job_" + settlement.status if settled not in (False, "stale") else "job_outcome_discarded",
-        job_id=claim.id,
-        batch_id=claim.batch or None,
-        program=claim.program,
-        variant=claim.variant or None,
-        model=claim.model,
-        attempt=claim.attempt,
-        seconds=(attempt.ended_at - attempt.started_at) / 1000,
-        calls=attempt.usage.calls,
-        code=attempt.error.code if attempt.error else None,
-    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from dspy.lm15 import Response
@@ -86,6 +87,8 @@ class AttemptContext:
     """Calls answered from the journal."""
     span: Span = NO_SPAN
     """The attempt's, for threads that the program starts."""
+    ids: Mapping[str, Any] = field(default_factory=dict)
+    """What the log's lines about it bear."""
     send_bill: Book = lambda *_: None
     send_late: Callable[[Bill], None] = lambda _: None
     """Books a call that was answered after the attempt had ended."""

@@ -11,7 +11,9 @@ import sys
 
 from redis.exceptions import RedisError
 
-from dspy_jobs.logs import configure_logging
+from dspy_jobs.line_writer import LineWriter
+from dspy_jobs.logs import adopt_loggers, configure_logging
+from dspy_jobs.printed_lines import own_stdout, tell_prints
 from dspy_jobs.redis_url import redis_url
 from dspy_jobs.settings import ConfigurationError, load_settings
 from dspy_jobs.store import SyncStore, connect
@@ -20,22 +22,24 @@ from dspy_jobs.store import SyncStore, connect
 def main() -> int:
     """Describe the configuration that the environment names."""
     try:
+        settings = load_settings()
+        configure_logging(settings, "describe", lines=LineWriter(own_stdout()))
+        tell_prints(settings)
         # Not before a wrong configuration can be told: the app is made from it as it is imported.
         from worker.process import log, publish_all
         from worker.programs import load_programs
 
-        settings = load_settings()
-        configure_logging(settings, "describe")
+        adopt_loggers()
         programs = load_programs(settings)
         with connect(redis_url(settings)) as client:
             store = SyncStore(client)
             store.load_scripts()
             publish_all(store.redis, settings, programs)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.__stderr__)
         return 2
     except RedisError as error:
-        print(f"Redis cannot be reached: {error}; set REDIS_URL or start the stack", file=sys.stderr)
+        print(f"Redis cannot be reached: {error}; set REDIS_URL or start the stack", file=sys.__stderr__)
         return 3
     log.info("described", programs=sorted(programs))
     return 0

@@ -120,7 +120,7 @@ class Journal:
             try:
                 digest, response = decode(record)
             except (ValueError, zlib.error) as error:
-                log.warning("journal_record_unreadable", error=str(error))
+                log.warning("journal_record_unreadable", error=type(error).__name__)
                 continue
             self._asked[digest] += 1
             if response:

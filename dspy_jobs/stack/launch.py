@@ -11,6 +11,7 @@ from subprocess import Popen
 
 import structlog
 
+from dspy_jobs.foreign_logs import watch_loop
 from dspy_jobs.redis_server import RedisServerError, embedded_redis
 from dspy_jobs.redis_url import redis_url
 from dspy_jobs.settings import Settings
@@ -100,6 +101,7 @@ def _redis(settings: Settings, guard: OrphanGuard) -> Iterator[Popen[bytes] | No
 
 async def _supervise(stack: Supervisor, settings: Settings, use: Use) -> int | None:
     code = None
+    watch_loop(asyncio.get_running_loop())
     async with stack:
         if await stack.ready(settings):
             code = await _until_stopped(use, stack.stopping)

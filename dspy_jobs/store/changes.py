@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from dspy_jobs.store import endings
 from dspy_jobs.store.script import Operation, script
 from dspy_jobs.store.submitting import Lifetimes
 from dspy_jobs.store.verdicts import CANCELED
@@ -12,8 +14,13 @@ from dspy_jobs.store.wire import flat, text, time_of
 
 def cancel_job(job_id: str, now_ms: int | None = None) -> Operation[tuple[str, str]]:
     """Cancel a job. Answers (`missing | canceled | canceling | finished`, its status)."""
-    args = (time_of(now_ms), job_id, CANCELED)
-    return Operation(script("cancel_job"), args, lambda raw: (text(raw[0]), text(raw[1])))
+
+    def read(raw: list[Any]) -> tuple[str, str]:
+        what, status, rows = raw
+        endings.tell_of(rows)
+        return text(what), text(status)
+
+    return Operation(script("cancel_job"), (time_of(now_ms), job_id, CANCELED), read)
 
 
 def retry_jobs(
@@ -61,5 +68,11 @@ def cancel_batch(
     batch_id: str, position: int = 0, limit: int = 500, now_ms: int | None = None
 ) -> Operation[tuple[str, int]]:
     """One step of canceling a batch. Answers (status before or `missing`, next position or -1 when through)."""
+
+    def read(raw: list[Any]) -> tuple[str, int]:
+        before, following, rows = raw
+        endings.tell_of(rows)
+        return text(before), int(following)
+
     args = (time_of(now_ms), batch_id, CANCELED, position, limit)
-    return Operation(script("cancel_batch"), args, lambda raw: (text(raw[0]), int(raw[1])))
+    return Operation(script("cancel_batch"), args, read)

@@ -92,6 +92,8 @@ class Claim:
     """Model calls of earlier attempts whose answers are kept for this one."""
     variant: str = ""
     """The variant of its program it runs; empty if it has none."""
+    first_started_at: int = 0
+    """When its first attempt began."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import structlog
 
 from dspy_jobs.ids import first_batch_id, first_job_id
+from dspy_jobs.store import endings
 from dspy_jobs.store.script import Operation, script
 from dspy_jobs.store.verdicts import CANCELED, EXPIRED, WORKER_LOST, WORKER_STOPPED
-from dspy_jobs.store.wire import texts, time_of
+from dspy_jobs.store.wire import text, texts, time_of
+
+log = structlog.get_logger("jobs")
 
 
 def recover_lost(
@@ -19,9 +25,17 @@ def recover_lost(
     `grace_seconds` is how long live workers get to renew their leases after a time in which nobody called this, as
     when Redis was away; calls must come at least twice in it.
     """
+
+    def read(raw: list[Any]) -> tuple[int, int]:
+        recovered, failed, rows, workers = raw
+        for worker, jobs in workers:
+            log.warning("worker_lost", worker=text(worker), jobs=int(jobs))
+        endings.tell_of(rows)
+        return int(recovered), int(failed)
+
     grace = int(grace_seconds * 1000)
     args = (time_of(now_ms), limit, max_losses, WORKER_LOST, CANCELED, grace)
-    return Operation(script("recover_lost"), args, lambda raw: (int(raw[0]), int(raw[1])))
+    return Operation(script("recover_lost"), args, read)
 
 
 def wake_delayed(limit: int = 500, now_ms: int | None = None) -> Operation[int]:
@@ -51,7 +65,7 @@ def find_chores(stale_ms: int, limit: int = 50, now_ms: int | None = None) -> Op
 def surrender_jobs(worker: str, limit: int = 500, now_ms: int | None = None) -> Operation[int]:
     """Give back up to `limit` of the jobs a stopping worker holds, running or not. Answers how many went back."""
     args = (time_of(now_ms), worker, limit, WORKER_STOPPED, CANCELED)
-    return Operation(script("surrender_jobs"), args, int)
+    return Operation(script("surrender_jobs"), args, _number)
 
 
 def expire_due(limit: int, usual_seconds: float, queues: Sequence[str], now_ms: int | None = None) -> Operation[int]:
@@ -60,7 +74,13 @@ def expire_due(limit: int, usual_seconds: float, queues: Sequence[str], now_ms: 
     `usual_seconds` is the time to start of jobs whose callers asked for nothing else.
     """
     args = (time_of(now_ms), EXPIRED, limit, int(usual_seconds * 1000), *queues)
-    return Operation(script("expire_due"), args, int)
+    return Operation(script("expire_due"), args, _number)
+
+
+def _number(raw: list[Any]) -> int:
+    number, rows = raw
+    endings.tell_of(rows)
+    return int(number)
 
 
 def trim_index(oldest_ms: int, limit: int = 500, share: float = 0.0) -> Operation[int]:

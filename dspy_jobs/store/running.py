@@ -70,13 +70,14 @@ def claim_job(
             return NotClaimed(text(raw[0]), leader=text(raw[1]))
         if raw[0] != b"claimed":
             return NotClaimed(text(raw[0]))
-        program, model, max_attempts, tries, created, limited, fallen, answered, variant = raw[5]
+        program, model, max_attempts, tries, created, limited, fallen, answered, variant, started = raw[5]
         return Claim(
             id=job_id, attempt=int(raw[1]), started_at=int(raw[2]), batch=text(raw[3]),
             request=orjson.loads(raw[4] or b"{}"), program=text(program), model=text(model),
             max_attempts=int(max_attempts), tries=int(tries or 0), created_at=int(created),
             limited=int(limited or 0), fallen=tuple(text(fallen).split(",")) if fallen else (),
             is_probe=raw[6] == job_id.encode(), answered=int(answered or 0), variant=text(variant or b""),
+            first_started_at=int(started),
         )  # fmt: skip
 
     #: Milliseconds within which only as many threads give way as urgent messages wait.

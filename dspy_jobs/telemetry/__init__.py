@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
+from dspy_jobs.logs import carry_ids
 from dspy_jobs.settings import ConfigurationError, Settings, secret
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def start(settings: Settings, process: str, exporter: SpanExporter | None = None
         from dspy_jobs.telemetry.recording import Recorder
 
         _recorder = Recorder(settings.tracing, process, _headers(settings), exporter)
+        carry_ids(_ids)
 
 
 def stop(seconds: float = FLUSH_SECONDS) -> None:
@@ -131,6 +133,10 @@ def provider() -> TracerProvider | None:
 def trace_ids() -> dict[str, str]:
     """`trace_id` and `span_id` of the span under way here, in hexadecimal, if there is one and it is kept."""
     return _recorder.ids() if _recorder else {}
+
+
+def _ids(_: Mapping[str, Any]) -> dict[str, str]:
+    return trace_ids()
 
 
 def current_carrier() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+import structlog
 import uvicorn
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -381,3 +382,17 @@ def test_ids_for_log_lines(scene: Scene) -> None:
         found = telemetry.trace_ids()
     assert sorted(found) == ["span_id", "trace_id"]
     assert telemetry.trace_ids() == {}
+
+
+# ---- logs ------------------------------------------------------------------------------------------------------
+
+
+def test_log_lines_bear_the_span_they_were_written_in(make_scene: MakeScene) -> None:
+    """The line of a job that of its attempt, though it is written after the span has ended."""
+    scene = make_scene()
+    with structlog.testing.capture_logs() as lines:
+        scene.run(scene.submit(headers=SAMPLED))
+    (line,) = [line for line in lines if line["event"] == "job_succeeded"]
+    (attempt,) = scene.spans("process")
+    assert attempt.context is not None
+    assert (line["trace_id"], line["span_id"]) == (TRACE, f"{attempt.context.span_id:016x}")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import logging
 import os
 import resource
+import sys
 import threading
 import time
+import traceback
+import warnings
 from contextlib import suppress
 from typing import Any, Literal
 
 import dspy
+import structlog
 from pydantic import BaseModel
 
 
@@ -360,3 +366,61 @@ class _Parallel(dspy.Module):
 def parallel() -> dspy.Module:
     """Three model calls at once."""
     return _Parallel()
+
+
+class _Clumsy:
+    """Fails when it is thrown away."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __del__(self) -> None:
+        raise ValueError(self.text)
+
+
+def _fail(text: str) -> str:
+    raise ValueError(text)
+
+
+async def _forget(text: str) -> None:
+    """Leaves a task that fails, and a callback that does."""
+
+    async def later() -> None:
+        _fail(text)
+
+    asyncio.get_running_loop().call_soon(_fail, text)
+    task = asyncio.create_task(later())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del task
+
+
+class _Blurts(dspy.Module):
+    """Says what it was given in every way there is, at last in an error of its own."""
+
+    def forward(self, text: str) -> dspy.Prediction:
+        print(text)
+        print("given", text, file=sys.stderr)
+        sys.stdout.buffer.write(text.encode() + b"\n")
+        logging.getLogger("blurts").warning("a literal text, and %s", text)
+        logging.getLogger("blurts").warning(f"given {text}")  # noqa: G004  # programs do
+        structlog.get_logger("blurts").warning("its own event", text=text)
+        warnings.warn(text, stacklevel=1)
+        try:
+            _fail(text)
+        except ValueError:
+            logging.getLogger("blurts").exception(text)
+            traceback.print_exc()
+        thread = threading.Thread(target=_fail, args=(text,))
+        thread.start()
+        thread.join()
+        _Clumsy(text)
+        asyncio.run(_forget(text))
+        with suppress(Exception):
+            dspy.Parallel(num_threads=2, max_errors=1)([(_fail, (text,)), (_fail, (text,))])
+        raise RuntimeError(text)
+
+
+def blurts() -> dspy.Module:
+    """Prints, logs, warns of and raises its text, in threads, tasks and destructors."""
+    return _Blurts()

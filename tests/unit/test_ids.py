@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspy_jobs.ids import first_batch_id, first_job_id, is_batch_id, is_job_id, new_batch_id, new_job_id
+from dspy_jobs.ids import first_batch_id, first_job_id, is_batch_id, is_job_id, made_at, new_batch_id, new_job_id
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -97,3 +97,11 @@ def test_what_cannot_be_an_id_is_refused(text: str) -> None:
 def test_no_text_is_both(text: str) -> None:
     """Any text at all is looked at without an error."""
     assert not (is_job_id(text) and is_batch_id(text))
+
+
+def test_a_jobs_id_tells_when_it_was_made() -> None:
+    """To the millisecond; what is no job's id tells nothing."""
+    assert made_at(first_job_id(1_700_000_000_123)) == 1_700_000_000_123
+    assert made_at(first_job_id(1_700_000_000_123)[:-1] + "z") == 1_700_000_000_123
+    assert made_at("job_0001") is None
+    assert made_at(new_batch_id()) is None

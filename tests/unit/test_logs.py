@@ -5,81 +5,323 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
-from dspy_jobs.logs import is_event_line
+import pytest
 
-_PROGRAM = """
-import logging, sys, warnings
+from dspy_jobs.line_writer import LineWriter
+from dspy_jobs.logs import is_event_line
+from tests.conftest import ROOT
+
+#: What a caller gave: it must stand in no line.
+MARK = "the caller's secret"
+
+_HEAD = """
+import asyncio, logging, os, sys, threading, warnings
 import structlog
-from dspy_jobs.logs import configure_logging
+from dspy_jobs.line_writer import LineWriter
+from dspy_jobs.logs import adopt_loggers, bound_ids, carry_ids, configure_logging
+from dspy_jobs.foreign_logs import watch_loop
+from dspy_jobs.printed_lines import own_stdout, tell_prints
 from dspy_jobs.settings import Settings
 
-log = structlog.get_logger()
 noisy = logging.getLogger("dspy")
 noisy.addHandler(logging.StreamHandler(sys.stderr))
 noisy.propagate = False
-configure_logging(Settings(log_format=sys.argv[1], log_level=sys.argv[2]), "worker")
-with structlog.contextvars.bound_contextvars(job="job_1"):
+MARK = sys.argv[1]
+settings = Settings(**eval(sys.argv[2]))
+log = structlog.get_logger("worker")
+"""
+
+_EVENTS = """
+configure_logging(settings, "worker")
+with bound_ids({"job_id": "job_1"}):
     log.info("job_finished", seconds=1.5, note='two "words"\\nand a line')
 log.debug("detail")
 noisy.warning("from %s", "dspy")
 logging.getLogger("uvicorn.error").warning("two\\nlines")
 logging.getLogger("httpx").info("chatter")
 try:
-    raise ValueError("the caller's secret")
+    raise ValueError(MARK)
 except ValueError:
     log.exception("went_wrong")
     logging.getLogger("celery").exception("Task failed")
 """
 
 
-def _run(log_format: str, level: str = "info") -> subprocess.CompletedProcess[bytes]:
-    run = subprocess.run([sys.executable, "-c", _PROGRAM, log_format, level], capture_output=True, check=True)
-    assert run.stderr == b""
-    return run
+def _run(code: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run it in a process whose log lines have that format."""
+    return _finished(code, repr({"log_format": "json", **settings}))
 
 
-def _events(level: str = "info") -> dict[str, dict[str, Any]]:
-    lines = [json.loads(line) for line in _run("json", level).stdout.splitlines()]
-    return {line["event"]: line for line in lines}
+@cache
+def _finished(code: str, settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _HEAD + code, MARK, settings]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def _lines(code: str, **settings: Any) -> list[dict[str, Any]]:
+    """The lines that code leads to; nothing else may be written."""
+    run = _run(code, **settings)
+    assert run.stderr == ""
+    assert run.returncode in (0, 1)
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def _names(**settings: Any) -> list[str]:
+    return [line.get("message", line["event"]) for line in _lines(_EVENTS, **settings)]
+
+
+# ---- shape -----------------------------------------------------------------------------------------------------
 
 
 def test_every_event_is_one_json_line_of_one_shape() -> None:
-    """Our events and the libraries' begin with the same four members and carry the bound context."""
-    events = _events()
-    assert set(events) == {"job_finished", "from dspy", "two\nlines", "went_wrong", "Task failed"}
-    assert all(list(event)[:4] == ["time", "level", "process", "event"] for event in events.values())
-    assert {event["process"] for event in events.values()} == {"worker"}
-    assert events["job_finished"]["job"] == "job_1"
-    assert (events["from dspy"]["level"], events["from dspy"]["logger"]) == ("warning", "dspy")
+    """Our events and the libraries' begin with the same four members and bear the bound ids."""
+    lines = _lines(_EVENTS)
+    assert [line["event"] for line in lines] == [
+        "job_finished", "library_message", "library_message", "went_wrong", "library_message"
+    ]  # fmt: skip
+    assert all(list(line)[:4] == ["time", "level", "process", "event"] for line in lines)
+    assert {line["process"] for line in lines} == {"worker"}
+    assert [line.get("job_id") for line in lines] == ["job_1", None, None, None, None]
+    assert [line.get("logger") for line in lines] == [None, "dspy", "uvicorn.error", None, "celery"]
 
 
 def test_every_event_is_one_readable_line() -> None:
     """The console format keeps an event on one line, whatever its text holds."""
-    lines = _run("console").stdout.decode().splitlines()
+    lines = _run(_EVENTS, log_format="console").stdout.splitlines()
     assert len(lines) == 5
-    assert 'job_finished seconds=1.5 note="two \\"words\\"\\nand a line" job=job_1' in lines[0]
+    assert 'job_finished seconds=1.5 note="two \\"words\\"\\nand a line" job_id=job_1' in lines[0]
     assert all(" worker " in line for line in lines)
 
 
 def test_both_formats_are_told_from_other_output() -> None:
     """A stack can tell event lines from what a library prints."""
     for log_format in ("json", "console"):
-        assert all(is_event_line(line) for line in _run(log_format).stdout.splitlines())
+        assert all(is_event_line(line.encode()) for line in _run(_EVENTS, log_format=log_format).stdout.splitlines())
     assert not any(map(is_event_line, (b"Traceback (most recent call last):", b"[I 260101 10:00:00 x:1] y", b"")))
 
 
 def test_lines_hold_no_stack_trace_and_no_message_of_an_exception() -> None:
     """An exception is its type and place, for its message may hold a caller's data."""
-    events = _events()
-    for name in ("went_wrong", "Task failed"):
-        assert events[name]["exception"] == "ValueError"
-        assert events[name]["raised_at"].startswith("<string>:")
-    assert b"secret" not in _run("json").stdout + _run("console").stdout
+    for line in _lines(_EVENTS)[-2:]:
+        assert line["exception"] == "ValueError"
+        assert line["raised_at"].startswith("<string>:")
+    assert MARK not in _run(_EVENTS).stdout + _run(_EVENTS, log_format="console").stdout
 
 
-def test_the_level_holds_for_everything() -> None:
-    """Events below the level are dropped, above it shown."""
-    assert "detail" in _events("debug")
-    assert set(_events("error")) == {"went_wrong", "Task failed"}
+def test_the_level_holds_for_everything_and_single_libraries_have_their_own() -> None:
+    """Events below the level are dropped, above it shown; a library can be louder or quieter."""
+    assert "detail" in _names(log_level="debug")
+    assert _names(log_level="error") == ["went_wrong", "Task failed"]
+    own = {"httpx": "info", "dspy": "error", "uvicorn": "error"}
+    assert _names(log_levels=own) == ["job_finished", "chatter", "went_wrong", "Task failed"]
+
+
+def test_text_that_is_no_unicode_stops_neither_the_line_nor_others() -> None:
+    """It is replaced, in both formats."""
+    code = 'configure_logging(settings, "w", lines=LineWriter(sys.stdout))\nlog.info("x", a="\\ud800")\nlog.info("y")'
+    assert [line.get("a") for line in _lines(code)] == ["?", None]
+    assert " x a=?" in _run(code, log_format="console").stdout
+
+
+# ---- ids -------------------------------------------------------------------------------------------------------
+
+_IDS = """
+configure_logging(settings, "api")
+carry_ids(lambda known: {"trace_id": "t1", "job_id": "other"} if "job_id" in known else {})
+
+async def request(number):
+    with bound_ids({"request_id": number}):
+        await asyncio.sleep(0)
+        log.info("seen")
+
+async def requests():
+    await asyncio.gather(request(1), request(2))
+
+asyncio.run(requests())
+with bound_ids({"job_id": "job_1"}), bound_ids({"attempt": 2}):
+    logging.getLogger("dspy").warning("inside")
+log.info("outside")
+"""
+
+
+def test_lines_bear_the_ids_of_their_own_request_or_job() -> None:
+    """Tasks do not get into one another's ids, and what is known where the line is logged is added."""
+    first, second, inside, outside = _lines(_IDS)
+    assert [first["request_id"], second["request_id"]] == [1, 2]
+    assert (inside["job_id"], inside["attempt"], inside["trace_id"]) == ("job_1", 2, "t1")
+    assert not {"job_id", "trace_id", "request_id"} & outside.keys()
+
+
+# ---- what others say -------------------------------------------------------------------------------------------
+
+_OTHERS = """
+configure_logging(settings, "worker", lines=LineWriter(own_stdout()))
+tell_prints(settings)
+logging.getLogger("mine").info("a constant with %s", MARK)
+logging.getLogger("mine").info(f"put together with {MARK}")
+logging.getLogger("mine").info("number %d", MARK)
+logging.getLogger("kombu.connection").warning("cannot reach %s: %s", "redis://:pw@host", ValueError(MARK))
+logging.getLogger("celery.app.trace").error("Task raised: %s", MARK)
+lite = logging.getLogger("LiteLLM")
+lite.addHandler(logging.StreamHandler())
+lite.addHandler(logging.StreamHandler(sys.__stdout__))
+lite.warning("its own handlers")
+structlog.get_logger("program").info("a constant", text=MARK)
+structlog.get_logger().info(MARK)
+warnings.warn("a constant")
+warnings.warn(f"odd value {MARK}")
+print("here")
+print("given", MARK)
+print(MARK, file=sys.stderr)
+sys.stdout.buffer.write(MARK.encode() + b"\\n")
+sys.stdout.reconfigure(line_buffering=True)
+assert (sys.stdout.fileno(), sys.stdout.isatty(), sys.stdout.encoding) == (2, False, "utf-8")
+print("no end", end="")
+print(f" of {MARK}")
+"""
+
+
+def _others(**settings: Any) -> list[tuple[Any, ...]]:
+    told = ("event", "logger", "category", "stream", "message", "text")
+    return [tuple(line[name] for name in told if name in line) for line in _lines(_OTHERS, **settings)]
+
+
+def test_what_others_say_is_told_only_where_no_data_can_be_in_it() -> None:
+    """Records, warnings and prints are lines like ours; texts put together at run time are left out."""
+    assert _others() == [
+        ("library_message", "mine", "a constant with %s"),
+        ("library_message", "mine"),
+        ("library_message", "mine", "number %d"),
+        ("library_message", "kombu.connection", "cannot reach redis://:[redacted]@host: ValueError"),
+        ("library_message", "celery.app.trace", "Task raised: %s"),
+        ("library_message", "LiteLLM", "its own handlers"),
+        ("library_message", "program", "a constant"),
+        ("library_message", "structlog"),
+        ("warning", "UserWarning", "a constant"),
+        ("warning", "UserWarning"),
+        ("printed", "stdout", "here"),
+        ("printed", "stdout"),
+        ("printed", "stderr"),
+        ("printed", "stdout"),
+        ("printed", "stdout"),
+    ]
+    assert MARK not in json.dumps(_lines(_OTHERS))
+
+
+def test_content_is_shown_where_the_operator_wants_it() -> None:
+    """With `log_content` each of those texts is there, and the fields of a program's own events."""
+    lines = _lines(_OTHERS.replace('"number %d", MARK', '"number"'), log_content=True)
+    told = [line for line in lines if MARK in json.dumps(line)]
+    assert len(told) == 11
+    assert next(line for line in lines if line["event"] == "a constant")["text"] == MARK
+    assert lines[-1]["text"] == f"no end of {MARK}"
+
+
+def test_what_cannot_be_logged_stops_nobody() -> None:
+    """A record whose text cannot be made is dropped, without a word past the log."""
+    code = 'configure_logging(settings, "w")\nlogging.getLogger("kombu").error("%d", "x")\nlog.info("alive")'
+    assert [line["event"] for line in _lines(code)] == ["alive"]
+
+
+def test_output_past_python_does_not_get_between_the_lines() -> None:
+    """Native code and child processes write to standard error."""
+    run = _run(_OTHERS + 'os.write(1, b"native\\n"); os.system("echo child")')
+    assert run.stderr == "native\nchild\n"
+    assert all(is_event_line(line.encode()) for line in run.stdout.splitlines())
+
+
+# ---- errors nobody caught --------------------------------------------------------------------------------------
+
+_UNCAUGHT = """
+configure_logging(settings, "worker", lines=LineWriter(sys.stdout))
+
+def fail():
+    raise ValueError(MARK)
+
+thread = threading.Thread(target=fail, name="helper")
+thread.start()
+thread.join()
+
+class Clumsy:
+    def __del__(self):
+        fail()
+
+Clumsy()
+
+async def loop():
+    watch_loop(asyncio.get_running_loop())
+    asyncio.get_running_loop().call_soon(fail)
+    asyncio.create_task(later())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+async def later():
+    fail()
+
+asyncio.run(loop())
+fail()
+"""
+
+
+def test_errors_that_nobody_caught_are_lines_too() -> None:
+    """Of a thread, a destructor, an event loop and the process: with type and place, without what they say."""
+    run = _run(_UNCAUGHT)
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    names = ["thread_broke", "error_ignored", "task_broke", "task_broke", "process_broke"]
+    assert [line["event"] for line in lines] == names
+    assert {line["exception"] for line in lines} == {"ValueError"}
+    assert len({line["raised_at"] for line in lines}) == 1
+    assert (lines[0]["thread"], lines[-1]["level"], run.returncode) == ("helper", "critical", 1)
+    assert MARK not in run.stdout + run.stderr
+
+
+def test_an_interrupt_is_no_crash() -> None:
+    """Ctrl-C ends a process as it always does."""
+    run = _run('configure_logging(settings, "worker")\nraise KeyboardInterrupt')
+    assert run.stdout == ""
+    assert "KeyboardInterrupt" in run.stderr
+
+
+# ---- secrets ---------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_taken_out_of_texts_even_with_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what they look like, and by the values that the environment's telling names hold."""
+    monkeypatch.setenv("ACME_API_KEY", "quite ordinary words")
+    code = """
+configure_logging(settings, "worker")
+log.warning("a", error="refused: Bearer abcdefgh12345", inputs="quite ordinary words", key_count=3)
+logging.getLogger("dspy").warning("refused quite ordinary words")
+try:
+    raise ValueError("quite ordinary words")
+except ValueError:
+    log.exception("b")
+"""
+    first, second, third = _lines(code, log_content=True)
+    assert (first["error"], first["inputs"], first["key_count"]) == ("refused: [redacted]", "[redacted]", 3)
+    assert second["message"] == "refused [redacted]"
+    assert third["exception_message"] == "[redacted]"
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------
+
+
+class _Gone:
+    """A stream that nobody reads any more."""
+
+    def write(self, text: str) -> None:
+        raise BrokenPipeError
+
+
+def test_a_reader_that_has_gone_stops_nobody() -> None:
+    """The lines are lost, the writer goes on, and no more than so many are kept."""
+    writer = LineWriter(_Gone())  # type: ignore[arg-type]
+    for number in range(30_000):
+        writer.msg(str(number))
+    writer.flush()
+    writer.msg("more")
+    writer.flush()
+    assert len(writer._lines) <= 20_000

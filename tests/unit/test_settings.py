@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.routing import _CLIENT
-from dspy_jobs.settings import ConfigurationError, Settings, load_settings, secret, service_url
+from dspy_jobs.settings import ConfigurationError, Settings, environment_secrets, load_settings, secret, service_url
 
 MODEL = '[models.fast]\nmodel = "openai/m"\n'
 
@@ -49,6 +49,8 @@ def test_everything_has_a_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("DSPY_JOBS_JOBS_MAX_ATTEMPTS", "7", "jobs.max_attempts", 7),
         ("DSPY_JOBS_LIMITS_QUEUED_JOBS", "9", "limits.queued_jobs", 9),
         ("DSPY_JOBS_LOG_FORMAT", "json", "log_format", "json"),
+        ("DSPY_JOBS_LOG_CONTENT", "true", "log_content", True),
+        ("DSPY_JOBS_LOG_LEVELS", "dspy=debug, kombu=info", "log_levels", {"dspy": "debug", "kombu": "info"}),
         ("DSPY_JOBS_REDIS_URL", "redis://a", "redis_url", "redis://a"),
         ("REDIS_URL", "redis://a", "redis_url", "redis://a"),
     ],
@@ -139,6 +141,7 @@ def test_folders_are_relative_to_the_file(config: Path) -> None:
             "default_model = 'f'\n[models.f]\nmodel = 'm'\nbase_url = 'not a url'\n",
             "models.f.base_url: String should match",
         ),
+        ("log_levels = {dspy = 'loud'}\n", "log_levels.dspy: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("log_level = 'loud'\n", "log_level: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("[models.fast]\n", "models.fast.model: Field required"),
         (
@@ -337,6 +340,16 @@ def test_a_secret_comes_from_the_environment_or_a_file(tmp_path: Path, monkeypat
     assert secret("TEST_KEY") == "from file"
     monkeypatch.setenv("TEST_KEY", "from environment")
     assert secret("TEST_KEY") == "from environment"
+
+
+def test_values_of_telling_variables_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that only say where a secret is."""
+    monkeypatch.setenv("ACME_API_KEY", "a")
+    monkeypatch.setenv("ACME_TOKEN_FILE", "b")
+    monkeypatch.setenv("ACME_KEYS_PATH", "c")
+    found = environment_secrets()
+    assert "a" in found
+    assert not {"b", "c"} & set(found)
 
 
 def test_a_secrets_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

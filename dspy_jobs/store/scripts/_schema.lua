@@ -273,8 +273,18 @@ local function end_jobs(jobs, now, sums)
   end
 end
 
+-- What a script did to jobs that only whoever runs it can tell of: rows of id, status now and before, batch, program,
+-- variant, model, attempt, first start or '', time. `f` is the job as it was.
+local told = {}
+
+local function tell(id, f, status, now)
+  told[#told + 1] = {id, status, f.status, f.batch, f.program, f.variant, f.model, tostring(f.attempt), f.started_at or '',
+    ms(now)}
+end
+
 local function end_job(id, f, status, outcome, now)
   end_jobs({{id, f, status, outcome}}, now, {})
+  tell(id, f, status, now)
 end
 
 -- Keep an attempt that did not end its job.
@@ -305,6 +315,7 @@ local function put_back(id, f, problem, now)
   let_go(id, f)
   recount(f, 'running', 'queued')
   if f.batch ~= '' then hold_to_limits(f.batch, now) end
+  tell(id, f, 'queued', now)
 end
 
 -- The fields most transitions need, by name; nil where the job is not known.

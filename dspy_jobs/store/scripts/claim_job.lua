@@ -12,7 +12,7 @@ local function claimed(attempt)
   return {'claimed', attempt, redis.call('HGET', key, 'attempt_at'), f.batch,
     ARGV[12] == '1' and redis.call('GET', key .. ':request') or '',
     redis.call('HMGET', key, 'program', 'model', 'max_attempts', 'tries', 'created_at', 'limited', 'fallen', 'answered',
-      'variant'),
+      'variant', 'started_at'),
     redis.call('GET', 'dj:circuit:' .. f.model .. ':probe') == id and id or ''}
 end
 if f and f.status == 'running' and f.owner == worker then

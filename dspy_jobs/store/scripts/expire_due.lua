@@ -1,5 +1,6 @@
 -- End queued jobs that did not start in time, whether or not a worker lives to notice. A batch's jobs are looked through
--- in steps; single jobs by the age of their messages. Looks at no more than `limit` jobs; returns how many it looked at.
+-- in steps; single jobs by the age of their messages. Looks at no more than `limit` jobs; returns {how many it
+-- looked at, rows of `tell`}.
 -- ARGV: now, expired problem, limit, usual expires_in (ms), queues…
 local now, left = clock(ARGV[1]), tonumber(ARGV[3])
 
@@ -44,4 +45,4 @@ for i = 5, #ARGV do
     left = left - #old
   end
 end
-return tonumber(ARGV[3]) - left
+return {tonumber(ARGV[3]) - left, told}

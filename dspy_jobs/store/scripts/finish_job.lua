@@ -3,7 +3,10 @@
 -- the journal's last record ('' for nothing), then the calls' bill (see _books.lua).
 local now, worker, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local f = fields(id)
-if not runs(f, worker, ARGV[4]) then return 'stale' end
+if not runs(f, worker, ARGV[4]) then
+  -- Finished before, if the answer was lost on its way.
+  return redis.call('GET', outcome_key(id)) == ARGV[6] and 'finished' or 'stale'
+end
 redis.call('SREM', held_key(worker), id) -- first, for a full Redis lets a script go on that has begun by freeing
 local journal = job_key(id) .. ':journal'
 if ARGV[8] ~= '' and redis.call('EXISTS', journal) == 1 then redis.call('LSET', journal, -1, ARGV[8]) end

@@ -1,14 +1,16 @@
 -- Queue again what workers held whose lease has run out. Any live process may run it. At most `limit` jobs a call.
--- A job that lost its worker too often fails as `worker_lost`. Answers {recovered, failed}.
+-- A job that lost its worker too often fails as `worker_lost`. Answers {recovered, failed, rows of `tell`,
+-- rows of a lost worker and how many jobs it held}.
 -- A lease runs only while somebody watches. If nobody came here for half of `grace` (ms), Redis was away or stood
 -- still, and live workers could not renew: they get that long before any of them is taken for lost.
 -- ARGV: now, limit, largest number of losses, worker_lost problem, canceled problem, grace.
-local now, left, recovered, failed, sums = clock(ARGV[1]), tonumber(ARGV[2]), 0, 0, {}
+local now, left, recovered, failed, sums, lost = clock(ARGV[1]), tonumber(ARGV[2]), 0, 0, {}, {}
 local grace, last = tonumber(ARGV[6]), redis.call('HGET', 'dj:watch', 'last')
 if not last or now - tonumber(last) > grace / 2 then redis.call('HSET', 'dj:watch', 'since', ms(now)) end
 redis.call('HSET', 'dj:watch', 'last', ms(now))
-if now < tonumber(redis.call('HGET', 'dj:watch', 'since')) + grace then return {0, 0} end
+if now < tonumber(redis.call('HGET', 'dj:watch', 'since')) + grace then return {0, 0, told, lost} end
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, 'LIMIT', 0, 20)) do
+  local before = left
   for _, id in ipairs(held_by(worker)) do
     if left <= 0 then break end
     redis.call('SREM', held_key(worker), id)
@@ -36,10 +38,11 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
       end
     end
   end
+  lost[#lost + 1] = {worker, before - left}
   if redis.call('SCARD', held_key(worker)) == 0 then
     redis.call('ZREM', 'dj:workers', worker)
     redis.call('DEL', cancel_key(worker))
   end
 end
 add_all(sums)
-return {recovered, failed}
+return {recovered, failed, told, lost}

@@ -1,5 +1,6 @@
 -- A worker that must stop now gives back everything it holds, running or not, up to `limit` a call. Nobody failed, so
--- no attempt is counted. A job whose cancellation was asked for ends here. Returns how many it let go.
+-- no attempt is counted. A job whose cancellation was asked for ends here. Returns {how many it let go, rows of
+-- `tell`}.
 -- ARGV: now, worker, limit, problem of the attempts cut short, canceled problem.
 local now, worker, returned = clock(ARGV[1]), ARGV[2], 0
 for _, id in ipairs({unpack(held_by(worker), 1, ARGV[3])}) do
@@ -16,4 +17,4 @@ for _, id in ipairs({unpack(held_by(worker), 1, ARGV[3])}) do
     end
   end
 end
-return returned
+return {returned, told}
