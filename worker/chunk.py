@@ -19,7 +19,6 @@ from redis.exceptions import ResponseError
 
 from dspy_jobs import error_reports, names
 from dspy_jobs.cache_entry import CacheEntry
-from dspy_jobs.logs import bound_ids
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, gates, operations
@@ -32,14 +31,13 @@ from worker.attempt import Runner, Settlement
 from worker.bookkeeping import Bookkeeper
 from worker.context import AttemptContext
 from worker.gates import Gates
-from worker.instruments import Unmeasured
-from worker.job_events import JobEvents
-from worker.job_lines import Ended, ended, ids_of, tell_answered, tell_attempt, tell_expired
+from worker.job_lines import Ended, ended
 from worker.next_message import drop_message, next_message
 from worker.reuse import Job
-from worker.spans import attempt_ended, attempt_span, jobs_answered
+from worker.spans import attempt_ended
 from worker.stored_answers import StoredAnswers
 from worker.waiting_for_redis import until_there
+from worker.witnesses import Witnesses
 
 log = structlog.get_logger("worker")
 
@@ -60,6 +58,7 @@ class ChunkRunner:
     runner: Runner
     store: SyncStore
     answers: StoredAnswers
+    witnesses: Witnesses
     bookkeeper: Bookkeeper | None = None
     """Books calls of running attempts; without one they are booked when the attempt ends."""
     stuck_threads: int = 0
@@ -68,13 +67,10 @@ class ChunkRunner:
     gates: Gates = field(default_factory=Gates)
     keep_output: Callable[[str, CacheEntry], None] = lambda *_: None
     """Keeps an output under its cache key."""
-    events: JobEvents = field(default_factory=JobEvents)
-    """What becomes of the jobs, for Flower."""
     lanes: threading.Semaphore = field(default_factory=lambda: threading.BoundedSemaphore(_LANES))
     """Held while a message's jobs are looked up."""
     running: dict[str, tuple[Claim, AttemptContext]] = field(default_factory=dict)
     """Attempts under way by job id; the housekeeping thread stops them."""
-    instruments: Unmeasured = field(default_factory=Unmeasured)
     waiting: dict[int, deque[Job]] = field(default_factory=dict)
     """Jobs each thread has taken and not started, by the thread's id."""
     message_at: float = field(default_factory=time.time)
@@ -109,7 +105,7 @@ class ChunkRunner:
 
     def _take(self, ids: list[str]) -> list[Taken]:
         taken: list[Taken] = self._persist([operations.take_jobs(self.worker_id, ids)])[0]
-        self.events.received(ids, taken)
+        self.witnesses.received(ids, taken)
         return taken
 
     def _unanswered(self, taken: Sequence[Taken]) -> list[Job]:
@@ -128,16 +124,8 @@ class ChunkRunner:
     def _settle_answered(self, jobs: Sequence[Job], found: list[Answered], settlement: Ended | None) -> set[str]:
         """End those of the jobs with outputs made before. Answers which no longer wait; the others' queue is paused."""
         answers = self._settle(settlement, [self.answers.settle(found)])[0]
-        settled = {a.job_id: answer for a, answer in zip(found, answers, strict=True)}
-        jobs_answered(jobs, [a for a in found if settled[a.job_id] == "finished"], self.worker_id)
-        by_id = {job.id: job for job in jobs}
-        for made in found:
-            tell_answered(by_id[made.job_id], made, settled[made.job_id], shows_content=self._shows_content)
-        for job in jobs:
-            self.instruments.answered(job.taken, settled.get(job.id, ""))
-        for answered, answer in zip(found, answers, strict=True):
-            self.events.answered(answered, answer)
-        return {job_id for job_id, answer in settled.items() if answer != "paused"}
+        self.witnesses.answered(jobs, found, answers)
+        return {made.job_id for made, answer in zip(found, answers, strict=True) if answer != "paused"}
 
     def _run_held(self, held: deque[Job]) -> str:
         """Run what was taken, one after the other, and hand back what is left. Answers the model that has room now."""
@@ -217,25 +205,16 @@ class ChunkRunner:
             bugs.report(error, "outcome_refused", claim)
             broken = self.runner.broken(claim, error)
             answer = self._persist([broken.operation])[0]
-            self.events.ended(claim, broken, answer)
-            tell_attempt(replace(settlement, settlement=broken), answer, shows_content=self._shows_content)
+            self.witnesses.ended(replace(settlement, settlement=broken), answer)
             return self._settle(None, then)
         if settled.to_store and replies[0]:
             self.keep_output(*settled.to_store)
-        self.instruments.settled(claim, settled, replies[0])
-        self.events.ended(claim, settled, replies[0])
-        tell_attempt(settlement, replies[0], shows_content=self._shows_content)
+        self.witnesses.ended(settlement, replies[0])
         return replies[len(first) :]
-
-    @property
-    def _shows_content(self) -> bool:
-        return self.runner.settings.log_content
 
     def _goes_on(self, refused: NotClaimed, job: Job) -> bool:
         """Whether the chunk's next job may be tried after this one was refused."""
-        self.events.not_started(job.id, refused)
-        if refused.reason == "expired":
-            tell_expired(job)
+        self.witnesses.not_started(job, refused)
         if refused.reason != "gated":
             return refused.reason != "urgent"
         left = self.runner.fallbacks(refused.models) if refused.gate == WaitReason.CIRCUIT_OPEN else []
@@ -248,13 +227,10 @@ class ChunkRunner:
     def _end(self, held: list[str], settlement: Ended | None) -> None:
         size = self.runner.settings.worker.chunk_size
         self._settle(settlement, [operations.hand_back(self.worker_id, held, size)] if held else [])
-        self.events.message_over(len(held))
+        self.witnesses.message_over(len(held))
 
     def _attempt(self, claim: Claim, job: Job) -> Ended:
-        self.instruments.started(claim)
-        self.events.started(claim)
-        ids = ids_of(claim.id, claim.batch, claim.attempt, job.request)
-        with bound_ids(ids), attempt_span(claim, job, self.worker_id) as span:
+        with self.witnesses.attempt(claim, job) as (span, ids):
             settlement = self._settlement(claim, job, span, ids)
             attempt_ended(span, settlement)
             return ended(claim, settlement, job)
@@ -309,10 +285,7 @@ class ChunkRunner:
             replies = self.store.run_all([settlement.operation, *settlement.more])
             self.running.pop(claim.id, None)
             self.stuck_threads += 1
-            self.instruments.settled(claim, settlement, replies[0])
-            self.events.ended(claim, settlement, replies[0])
-            stuck_one = Ended(claim, settlement, context.ids, context.wish is not None)
-            tell_attempt(stuck_one, replies[0], shows_content=self._shows_content)
+            self.witnesses.ended(Ended(claim, settlement, context.ids, context.wish is not None), replies[0])
         return len(stuck)
 
     def _persist(self, steps: list[Operation[Any]]) -> list[Any]:

@@ -58,7 +58,7 @@ class Housekeeping(threading.Thread):
         self._queues = queues
         self._circuits = circuits
         self._status_address = status_address
-        self._report = FleetReport(chunk_runner.worker_id, chunk_runner.instruments.totals)
+        self._report = FleetReport(chunk_runner.worker_id, chunk_runner.witnesses.instruments.totals)
         self._renewed_at = time.monotonic()
         self._config = config_digest(chunk_runner.runner.settings)
         self._rounds = 0

@@ -42,6 +42,7 @@ from worker.response_cache import ResponseCache
 from worker.status_server import StatusServer
 from worker.stored_answers import stored_answers
 from worker.watchdog import Watchdog
+from worker.witnesses import Witnesses
 
 log = structlog.get_logger("worker")
 
@@ -77,11 +78,11 @@ class WorkerProcess:
         bookkeeper = Bookkeeper(impatient_store(url, instruments.round_trip), self.worker_id)
         self.cache_writer = CacheWriter(cache)
         answers = stored_answers(runner, store)
+        witnesses = Witnesses(self.worker_id, settings.log_content, instruments)
         self.chunks = ChunkRunner(
-            runner, store, answers, bookkeeper, gates=consumption.gates, keep_output=self.cache_writer.put,
-            instruments=instruments,
-        )  # fmt: skip
-        self.event_feed = EventFeed(self.chunks.events, connect(url))
+            runner, store, answers, witnesses, bookkeeper, gates=consumption.gates, keep_output=self.cache_writer.put
+        )
+        self.event_feed = EventFeed(witnesses.events, connect(url))
         self._own_store = SyncStore(connect(url))
         self._status = status_server(settings)
         address = self._status.address if self._status else None
@@ -107,7 +108,9 @@ class WorkerProcess:
         """Make the scripts and programs known and begin to renew the lease, before any message is taken."""
         if self._status:
             condition = Condition(self.chunks, self.housekeeping)
-            self._status.start(whole_registry(self.chunks.instruments.registry, condition), condition.document)
+            self._status.start(
+                whole_registry(self.chunks.witnesses.instruments.registry, condition), condition.document
+            )
         self._own_store.load_scripts()
         publish_all(self._own_store.redis, self.settings, self.programs)
         self.housekeeping.start()

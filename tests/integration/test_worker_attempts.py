@@ -32,6 +32,7 @@ from worker.programs import load_programs
 from worker.rates import rate_storage
 from worker.response_cache import ResponseCache
 from worker.stored_answers import stored_answers
+from worker.witnesses import Witnesses
 
 PROGRAMS = (
     "echo", "crash", "leak", "unserialisable", "enormous", "surrogate", "sleepy", "exits", "three_steps", "endless",
@@ -54,9 +55,10 @@ class Bench:
         self.settings = settings
         self.store = store
         measured = SyncStore(store.redis, self.instruments.round_trip)
+        witnesses = Witnesses(worker, settings.log_content, self.instruments)
         self.chunks = ChunkRunner(
-            runner, measured, stored_answers(runner, measured), Bookkeeper(measured, worker),
-            keep_output=self.cache.put, instruments=self.instruments,
+            runner, measured, stored_answers(runner, measured), witnesses, Bookkeeper(measured, worker),
+            keep_output=self.cache.put,
         )  # fmt: skip
         self.housekeeping = Housekeeping(self.chunks, store, [names.queue(m) for m in settings.models], circuits)
 

@@ -23,14 +23,14 @@ _DOWN = '\n[models.down]\nmodel = "openai/sandbox-down"\nbase_url = "BASE"\n'
 def bench(write_config: Callable[..., Settings], store: SyncStore, sandbox_url: str) -> Bench:
     """A worker with fixture programs and a model that is down, and a listener to its events."""
     bench = Bench(write_config(CONFIG + _DOWN.replace("BASE", f"{sandbox_url}/v1")), store)
-    bench.chunks.events.is_wanted = True
+    bench.chunks.witnesses.events.is_wanted = True
     return bench
 
 
 def _tasks(bench: Bench) -> dict[str, Task]:
     """What a listener knows."""
     state = State()
-    for event in bench.chunks.events.take(10_000):
+    for event in bench.chunks.witnesses.events.take(10_000):
         assert SECRET not in str(event)
         state.event({"hostname": "worker@here", "clock": 0, "local_received": event["timestamp"], **event})
     return dict(state.tasks.items())
