@@ -92,10 +92,6 @@ def main(options: argparse.Namespace) -> int:
         return WRONG_CONFIGURATION
     try:
         return run.once() if options.once else run.until_stopped()
-    except Misconfigured as error:
-        log.error("worker_misconfigured", reason=str(error))
-        print(f"autoscaler: workers cannot start: {error}", file=sys.stderr)
-        return WRONG_CONFIGURATION
     finally:
         run.lease.give_up()
 
@@ -143,18 +139,28 @@ class Run:
     def until_stopped(self) -> int:
         """Step after step until told to stop, then drain the workers; a second signal makes them give back."""
         told = Told()
-        while told.times == 0:
-            self.loop.step()
-            time.sleep(_STEP_SECONDS)
+        code = self._step_until(told)
         led = self.loop.leads
         log.info("stopping", leaves_workers=self.leave_workers)
         self.lease.give_up()
         if led and not self.leave_workers:
             self._stop_backend(told)
+        return code
+
+    def _step_until(self, told: Told) -> int:
+        """Step after step until told to stop, 0, or until no worker can be had any more, 2."""
+        try:
+            while told.times == 0:
+                self.loop.step()
+                time.sleep(_STEP_SECONDS)
+        except Misconfigured as error:
+            log.error("worker_misconfigured", reason=str(error))
+            print(f"autoscaler: workers cannot start: {error}", file=sys.stderr)
+            return WRONG_CONFIGURATION
         return 0
 
     def _stop_backend(self, told: Told) -> None:
-        seen = 1
+        seen = told.times
         while not self.backend.stop():
             if told.times > seen:
                 seen = told.times

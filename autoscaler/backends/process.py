@@ -91,6 +91,7 @@ class ProcessBackend:
         self._workers: dict[str, LocalWorker] = {}
         self._known: dict[int, Registered] = {}
         self._crashes: dict[str, CrashLoop] = defaultdict(CrashLoop)
+        self._refusals = CrashLoop()
         self._wanted = 0
         self._is_short_of_memory = False
 
@@ -119,7 +120,7 @@ class ProcessBackend:
 
         Raises:
             BackendError: the machine let no worker start just now.
-            Misconfigured: a worker said that its configuration is wrong.
+            Misconfigured: a worker said that its configuration is wrong, and none works with an earlier one.
         """
         self._look()
         self._collect()
@@ -155,7 +156,8 @@ class ProcessBackend:
         self._known = known
         for worker in self._workers.values():
             said = known.get(worker.mark.pid)
-            worker.was_ready = worker.was_ready or said is not None
+            if said and not worker.was_ready:
+                worker.was_ready, self._refusals = True, CrashLoop()
             if said and said.is_draining and not worker.is_draining:
                 worker.draining_since = self._clock()
 
@@ -182,8 +184,10 @@ class ProcessBackend:
 
     def _died(self, worker: LocalWorker) -> None:
         now, last_lines = self._clock(), self._launcher.last_lines(worker.name)
-        if worker.exit_code == WRONG_CONFIGURATION:
-            raise Misconfigured(last_lines or f"{worker.name} ended with code {WRONG_CONFIGURATION}")
+        # A worker that took jobs had a good configuration: one of their programs ended it with that code.
+        if worker.exit_code == WRONG_CONFIGURATION and not worker.was_ready and last_lines:
+            self._refused(worker, last_lines)
+            return
         pause = self._crashes[worker.name].died(now, now - worker.started)
         log.error(
             "worker_died",
@@ -194,6 +198,14 @@ class ProcessBackend:
             restart_in_seconds=pause,
             last_lines=last_lines,
         )
+
+    def _refused(self, worker: LocalWorker, reason: str) -> None:
+        """A worker said that its configuration is wrong. Those that run have an earlier one, and go on with it."""
+        if not any(other.was_ready and other.is_alive for other in self._workers.values()):
+            raise Misconfigured(reason)
+        now = self._clock()
+        pause = self._refusals.died(now, now - worker.started)
+        log.error("worker_misconfigured", worker=worker.name, reason=reason, restart_in_seconds=pause)
 
     def _bound(self) -> None:
         """Kill what neither starts nor ends in its time; it is collected in the next round."""
@@ -228,7 +240,7 @@ class ProcessBackend:
     def _fill(self) -> None:
         """Start what is missing, as far as crashes, cores and memory allow; the rest waits for a later round."""
         now = self._clock()
-        for name in self._missing():
+        for name in self._missing() if self._refusals.may_start(now) else []:
             if self._crashes[name].may_start(now) and self._has_room():
                 self._start(name, now)
 
@@ -249,7 +261,8 @@ class ProcessBackend:
 
     def _has_room(self) -> bool:
         starting = sum(not self._is_ready(worker) and not worker.was_ready for worker in self._active())
-        return starting < self._limits.starting and self._has_memory(starting)
+        most = 1 if self._refusals.deaths else self._limits.starting  # one is enough to find out
+        return starting < most and self._has_memory(starting)
 
     def _has_memory(self, starting: int) -> bool:
         """Whether there is memory for one more besides those that have not taken theirs yet."""

@@ -112,7 +112,8 @@ class PlayedBackend:
             self.calls.append("stand_by")
 
     def stop(self) -> bool:
-        """At once."""
+        """Note it; at once."""
+        self.calls.append("stop")
         return True
 
     def hurry(self) -> None:
@@ -153,6 +154,7 @@ class PlayedWorkers:
     started: list[PlayedWorker] = field(default_factory=list)
     found: list[LocalWorker] = field(default_factory=list)
     registered: dict[int, Registered] | None = field(default_factory=dict)
+    last_words: str = "no such factory"
 
     def start(self, name: str, now: float) -> LocalWorker:
         """Start one."""
@@ -169,7 +171,7 @@ class PlayedWorkers:
 
     def last_lines(self, name: str) -> str:
         """What any of them says."""
-        return "no such factory"
+        return self.last_words
 
     def workers(self) -> dict[int, Registered] | None:
         """Those that came up."""

@@ -168,6 +168,61 @@ def test_a_misconfigured_worker_is_not_repeated(scene: Scene) -> None:
         scene.tend()
 
 
+@pytest.mark.parametrize(("was_ready", "words"), [(True, "Killed"), (False, "")])
+def test_a_program_may_end_its_worker_with_any_code(scene: Scene, was_ready: bool, words: str) -> None:
+    """A worker that took jobs, or said nothing of a configuration, has died like any other and is replaced."""
+    scene.backend.scale(1)
+    if was_ready:
+        scene.bring_up(1)
+    scene.workers.last_words = words
+    scene.workers.started[0].end(2)
+    scene.tend()
+    scene.tend(1)
+    assert scene.started() == ["worker-1", "worker-1"]
+
+
+def test_a_wrong_configuration_leaves_those_that_work(scene: Scene) -> None:
+    """An edited file keeps new workers from starting, tried again ever more seldom, one at a time; the others go on."""
+    scene.bring_up(1)
+    scene.backend.scale(4)
+    with structlog.testing.capture_logs() as events:
+        for pause in (0, 2, 4, 8):  # two were on their way when it began
+            scene.tend(pause)
+            for worker in scene.workers.started[1:]:
+                worker.end(2)
+            scene.tend(0)
+    assert scene.started() == ["worker-1", "worker-2", "worker-3", *["worker-2"] * 3]
+    refusals = [event for event in events if event["event"] == "worker_misconfigured"]
+    assert [event["restart_in_seconds"] for event in refusals] == [1, 2, 4, 8, 16]
+    assert {event["reason"] for event in refusals} == {"no such factory"}
+    assert scene.workers.started[0].signals == []
+    assert scene.backend.fleet() == Fleet(4, 1)
+
+
+def test_a_mended_configuration_is_seen_by_the_next_worker(scene: Scene) -> None:
+    """As soon as one comes up, the others follow as if nothing had been."""
+    scene.bring_up(1)
+    scene.backend.scale(4)
+    scene.workers.started[1].end(2)
+    scene.workers.started[2].end(2)
+    scene.tend()
+    scene.tend(2)
+    assert len(scene.started()) == 4
+    scene.workers.come_up()
+    scene.tend()
+    assert len(scene.started()) == 6
+
+
+def test_the_last_that_works_was_the_last_reason_to_stay(scene: Scene) -> None:
+    """Once no worker is left with a good configuration, a wrong one is told."""
+    [worker] = scene.bring_up(1)
+    scene.backend.scale(2)
+    worker.end(0)
+    scene.workers.started[1].end(2)
+    with pytest.raises(Misconfigured):
+        scene.tend()
+
+
 def test_a_worker_that_never_comes_up_is_killed(scene: Scene) -> None:
     """One that has not said that it lives within its time counts as dead."""
     scene.backend.scale(1)
@@ -212,10 +267,10 @@ def test_workers_of_an_earlier_autoscaler_are_adopted(scene: Scene) -> None:
 
 def test_taking_over_again_knows_ones_own_children(scene: Scene) -> None:
     """After a lost and regained lease nothing is started twice, and exit codes are still known."""
-    [worker] = scene.bring_up(1)
+    scene.backend.scale(1)
     scene.backend.stand_by()
     scene.backend.take_over()
-    worker.end(2)
+    scene.workers.started[0].end(2)
     with pytest.raises(Misconfigured):
         scene.tend()
 

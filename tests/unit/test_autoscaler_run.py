@@ -1,0 +1,77 @@
+"""How a run ends: what becomes of the workers, and with which exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from autoscaler_doubles import PlayedBackend, PlayedLease
+
+from autoscaler import run_command
+from autoscaler.fleet import Misconfigured
+from autoscaler.run_command import WRONG_CONFIGURATION, Run, Told
+
+
+@dataclass
+class Signals(Told):
+    """Those that arrived, without any handler."""
+
+    times: int = 0
+
+
+@dataclass
+class PlayedLoop:
+    """Leads until it is told to stop, or says that no worker can start."""
+
+    signals: Signals
+    is_misconfigured: bool = False
+    leads: bool = True
+
+    def step(self) -> bool:
+        """One look, the last one."""
+        self.signals.times += 1
+        if self.is_misconfigured:
+            raise Misconfigured("no such factory")
+        return True
+
+
+@dataclass
+class Scene:
+    """A run whose parts are all played."""
+
+    signals: Signals = field(default_factory=Signals)
+    lease: PlayedLease = field(default_factory=PlayedLease)
+    backend: PlayedBackend = field(default_factory=PlayedBackend)
+
+    def __post_init__(self) -> None:
+        self.loop = PlayedLoop(self.signals)
+
+    def end(self, leave_workers: bool = False) -> int:
+        """The exit code of a run that ends with its first step."""
+        return Run(self.loop, self.backend, self.lease, leave_workers).until_stopped()  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Told to stop after one step."""
+    scene = Scene()
+    monkeypatch.setattr(run_command, "Told", lambda: scene.signals)
+    monkeypatch.setattr(run_command, "_STEP_SECONDS", 0.0)
+    return scene
+
+
+def test_workers_end_with_it_unless_they_are_to_stay(scene: Scene) -> None:
+    """The lease is free for the next one either way."""
+    assert scene.end() == 0
+    assert scene.backend.calls == ["stop"]
+    assert not scene.lease.is_held
+    assert scene.end(leave_workers=True) == 0
+    assert scene.backend.calls == ["stop"]
+
+
+def test_a_wrong_configuration_ends_the_workers_first(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    """What still runs, if only until it is drained, is not left behind by an autoscaler that gives up."""
+    scene.loop.is_misconfigured = True
+    assert scene.end() == WRONG_CONFIGURATION
+    assert scene.backend.calls == ["stop"]
+    assert "workers cannot start: no such factory" in capsys.readouterr().err
