@@ -22,6 +22,8 @@ log = structlog.get_logger("worker")
 #: Seconds without a question for open queues, which kombu asks each second while it consumes; longer than its longest
 #: wait between two attempts to reconnect.
 STALLED_SECONDS = 60.0
+#: Seconds a worker that is of no use gets to end by itself, before and after it is told a second time.
+END_SECONDS = 30.0
 #: Share of the threads that may be stuck in programs that never return.
 STUCK_SHARE = 0.25
 
@@ -41,11 +43,21 @@ class Watchdog(threading.Thread):
             time.sleep(1)
         if not self._chunk_runner.is_draining.is_set():
             log.error("worker_stalled", worker=self._chunk_runner.worker_id, reason=reason)
-            os.kill(os.getpid(), signal.SIGTERM)
-            # The handler needs a main thread that runs; where even that is stuck, nothing but this ends the process.
-            time.sleep(2 * self._chunk_runner.runner.settings.worker.drain_seconds)
-            self._before_exit()
-            os._exit(os.EX_SOFTWARE)
+            self._end()
+
+    def _end(self) -> None:
+        """End the worker once nothing runs, however long a drain may take: stuck threads would keep it that long."""
+        drain_seconds = self._chunk_runner.runner.settings.worker.drain_seconds
+        latest = time.monotonic() + drain_seconds
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(min(END_SECONDS, drain_seconds))
+        while self._chunk_runner.running and time.monotonic() < latest:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        # The handler needs a main thread that runs; where even that is stuck, nothing but this ends the process.
+        time.sleep(END_SECONDS)
+        self._before_exit()
+        os._exit(os.EX_SOFTWARE)
 
     def _what_is_wrong(self) -> str:
         return "draining" if self._chunk_runner.is_draining.is_set() else stalled(self._chunk_runner)
