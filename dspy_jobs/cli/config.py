@@ -31,7 +31,7 @@ def check(file: File = None, as_json: AsJson = False) -> None:
     Exits 2 and names every mistake if there is one. What is allowed but may surprise is a warning.
     """
     settings = load_settings(file)
-    warnings = build(settings)
+    warnings = [*_short_drains(settings), *build(settings)]
     where = str(settings.source or "no dspy-jobs.toml found; defaults and environment")
     if as_json:
         print(json.dumps({"ok": True, "source": where, "warnings": warnings}))
@@ -39,6 +39,16 @@ def check(file: File = None, as_json: AsJson = False) -> None:
         for warning in warnings:
             say(f"{WARNING}{warning}")
         say(f"{where}: ok, {len(settings.models)} models, {len(settings.programs)} programs")
+
+
+def _short_drains(settings: Settings) -> Iterator[str]:
+    """What comes of a drain shorter than a job. The autoscaler gives its own workers longer."""
+    drain, longest = settings.worker.drain_seconds, settings.jobs.timeout_seconds
+    if drain < longest:
+        yield (
+            f"worker.drain_seconds ({drain:g}) is less than jobs.timeout_seconds ({longest:g}): a worker that is "
+            "stopped, but not by scaling in, hands longer jobs back to be run again"
+        )
 
 
 def build(settings: Settings) -> list[str]:

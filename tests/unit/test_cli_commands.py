@@ -628,7 +628,7 @@ def test_config_check_warns_of_models_that_no_budget_counts(tmp_path: Path) -> N
     file = tmp_path / "dspy-jobs.toml"
     free = '[models.own]\nmodel = "openai/x"\nbase_url = "http://127.0.0.1:1/v1"\n'
     priced = '[models.m]\nmodel = "openai/x"\ninput_cost_per_1k = 1.0\noutput_cost_per_1k = 1.0\n'
-    models = f'default_model = "m"\n{free}{priced}'
+    models = f'default_model = "m"\n[worker]\ndrain_seconds = 300\n{free}{priced}'
     file.write_text(f"{models}[budgets.clients.acme]\nday_usd = 1.0\n")
     result = run(FakeService(), "config", "check", str(file))
     assert result.exit_code == ExitCode.OK
@@ -637,6 +637,17 @@ def test_config_check_warns_of_models_that_no_budget_counts(tmp_path: Path) -> N
     assert len(json.loads(run(FakeService(), "config", "check", str(file), "--json").stdout)["warnings"]) == 1
     file.write_text(models)
     assert "warning" not in run(FakeService(), "config", "check", str(file)).stderr
+
+
+@pytest.mark.parametrize(("drain_seconds", "warns"), [(119, True), (120, False)])
+def test_config_check_warns_of_drains_shorter_than_jobs(tmp_path: Path, drain_seconds: int, warns: bool) -> None:
+    """Whoever stops workers himself would have their long calls made twice."""
+    file = tmp_path / "dspy-jobs.toml"
+    file.write_text(f"[jobs]\ntimeout_seconds = 120\n[worker]\ndrain_seconds = {drain_seconds}\n")
+    result = run(FakeService(), "config", "check", str(file))
+    assert result.exit_code == ExitCode.OK
+    warning = f"warning: worker.drain_seconds ({drain_seconds}) is less than jobs.timeout_seconds (120)"
+    assert (warning in result.stderr) is warns
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
