@@ -38,7 +38,7 @@ from dspy_jobs import error_reports, names
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.pid_files import worker_pids
 from dspy_jobs.redis_url import redis_url
-from dspy_jobs.settings import AutoscalerSettings, ConfigurationError, Settings, load_settings, secret
+from dspy_jobs.settings import LONGEST_SECONDS, AutoscalerSettings, ConfigurationError, Settings, load_settings, secret
 from dspy_jobs.stack.inherited import inherited_environ
 from dspy_jobs.stack.parts import WORKER_ENVIRON
 from dspy_jobs.store import connect
@@ -54,6 +54,8 @@ BACKENDS = get_args(AutoscalerSettings.model_fields["backend"].annotation)
 _STEP_SECONDS = 0.25
 #: Seconds a worker gets beyond its own promise to end before it is killed.
 _DRAIN_GRACE_SECONDS = 5.0
+#: Seconds beyond the longest job for it to end: ten until a worker gives up one that is stuck, and a few to spare.
+AFTER_LONGEST_JOB_SECONDS = 15.0
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -241,15 +243,28 @@ def _backend(
 
 
 def _process_backend(settings: Settings, ledger: redis.Redis, gauges: Gauges) -> ProcessBackend:
+    drain_seconds = drain_seconds_of(settings)
     limits = Limits(
-        drain_seconds=settings.worker.drain_seconds + _DRAIN_GRACE_SECONDS,
+        drain_seconds=drain_seconds + _DRAIN_GRACE_SECONDS,
+        stop_seconds=settings.worker.drain_seconds,
+        give_back_seconds=_DRAIN_GRACE_SECONDS,
         startup_seconds=settings.autoscaler.startup_grace_seconds,
         memory_mib=settings.autoscaler.max_memory_mb_per_worker,
         starting=os.cpu_count() or 1,
     )
-    environ = {**inherited_environ(), **WORKER_ENVIRON}
+    environ = {**inherited_environ(), **WORKER_ENVIRON, "DSPY_JOBS_WORKER_DRAIN_SECONDS": str(drain_seconds)}
     launcher = Launcher((sys.executable, "-m", "worker"), worker_pids(settings.data_dir), environ)
     return ProcessBackend(launcher, RedisRegistry(ledger), limits, gauges, available_mib)
+
+
+def drain_seconds_of(settings: Settings) -> float:
+    """How long our workers may take to end their jobs: as long as any job, for scaling in must cut none short.
+
+    `worker.drain_seconds` is a promise to whoever waits for the end of a worker, and here nobody does; it bounds the
+    end of the autoscaler itself.
+    """
+    longest = min(settings.jobs.max_timeout_seconds + AFTER_LONGEST_JOB_SECONDS, LONGEST_SECONDS)
+    return max(settings.worker.drain_seconds, longest)
 
 
 def _observer(

@@ -23,7 +23,8 @@ from dspy_jobs.redaction import is_secret_name, keep_secret
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 #: Ten years at most, so that no sum of times leaves the range of the clock.
-Seconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
+LONGEST_SECONDS = 315_360_000.0
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 

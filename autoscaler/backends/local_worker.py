@@ -25,6 +25,10 @@ class LocalWorker:
     #: None if another process started it, whose exit code only that one learns.
     child: subprocess.Popen[bytes] | None = None
     draining_since: float | None = None
+    #: Since when it was seen to drain with nothing left to run.
+    empty_since: float | None = None
+    #: When it was told a second time, upon which it gives back what it runs and ends at once.
+    hurried_since: float | None = None
     was_ready: bool = False
     was_killed: bool = False
 

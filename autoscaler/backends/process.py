@@ -24,6 +24,10 @@ from autoscaler.fleet import BackendError, Fleet, Misconfigured
 
 log = structlog.get_logger("autoscaler")
 
+#: Seconds after which a draining worker with nothing left to run is told a second time: programs that never return keep
+#: its threads, and so the process. Long enough for the last outcome to be written.
+EMPTY_SECONDS = 30.0
+
 #: How a worker ends whose configuration is wrong; starting it again would only say so again.
 WRONG_CONFIGURATION = 2
 
@@ -66,6 +70,10 @@ class Limits:
 
     drain_seconds: float
     """From the request to stop until it is killed; longer than the worker's own bound, after which it gives back."""
+    stop_seconds: float
+    """The same where the autoscaler itself ends: until the worker is told a second time, and gives back at once."""
+    give_back_seconds: float
+    """From the second request to stop until it is killed."""
     startup_seconds: float
     """From its start until it says that it lives; after that it is killed and counts as dead."""
     memory_mib: float
@@ -93,6 +101,7 @@ class ProcessBackend:
         self._crashes: dict[str, CrashLoop] = defaultdict(CrashLoop)
         self._refusals = CrashLoop()
         self._wanted = 0
+        self._stopping_since: float | None = None
         self._is_short_of_memory = False
 
     def take_over(self) -> None:
@@ -134,11 +143,15 @@ class ProcessBackend:
             _ = worker.is_alive
 
     def stop(self) -> bool:
-        """Drain every worker; True once all have ended."""
+        """Drain every worker, within a bound; True once all have ended."""
+        now = self._clock()
+        self._stopping_since = now if self._stopping_since is None else self._stopping_since
         self._look()
         self._wanted = 0
         for worker in self._active():
             self._drain(worker)
+        if now - self._stopping_since >= self._limits.stop_seconds:
+            self.hurry()
         self._collect()
         self._bound()
         return not self._workers
@@ -146,7 +159,13 @@ class ProcessBackend:
     def hurry(self) -> None:
         """A worker told twice gives its jobs back and ends at once."""
         for worker in self._workers.values():
+            self._hurry(worker)
+
+    def _hurry(self, worker: LocalWorker) -> None:
+        if worker.hurried_since is None:
+            worker.hurried_since = self._clock()
             worker.send(signal.SIGTERM)
+            log.info("hurried", worker=worker.name, pid=worker.mark.pid, running=self._candidate(worker).running)
 
     def _look(self) -> None:
         """Ask who has come up, and who was told to stop by somebody else. Without an answer the last one holds."""
@@ -158,8 +177,16 @@ class ProcessBackend:
             said = known.get(worker.mark.pid)
             if said and not worker.was_ready:
                 worker.was_ready, self._refusals = True, CrashLoop()
-            if said and said.is_draining and not worker.is_draining:
-                worker.draining_since = self._clock()
+            if said and said.is_draining:
+                self._note_drain(worker, said)
+
+    def _note_drain(self, worker: LocalWorker, said: Registered) -> None:
+        now = self._clock()
+        worker.draining_since = now if worker.draining_since is None else worker.draining_since
+        if said.running:
+            worker.empty_since = None
+        elif worker.empty_since is None:
+            worker.empty_since = now
 
     def _active(self) -> list[LocalWorker]:
         """Those that are capacity: a draining worker is none, and is never called back."""
@@ -209,14 +236,20 @@ class ProcessBackend:
 
     def _bound(self) -> None:
         """Kill what neither starts nor ends in its time; it is collected in the next round."""
-        now = self._clock()
-        for worker in self._workers.values():
+        for worker in [worker for worker in self._workers.values() if not worker.was_killed]:
             if worker.draining_since is not None:
-                if now - worker.draining_since > self._limits.drain_seconds and not worker.was_killed:
-                    self._drains.drain_killed()
-                    self._kill(worker, "did not end")
-            elif not worker.was_ready and now - worker.started > self._limits.startup_seconds and not worker.was_killed:
+                self._bound_drain(worker, worker.draining_since)
+            elif not worker.was_ready and self._clock() - worker.started > self._limits.startup_seconds:
                 self._kill(worker, "did not come up")
+
+    def _bound_drain(self, worker: LocalWorker, since: float) -> None:
+        now, limits = self._clock(), self._limits
+        if worker.empty_since is not None and now - worker.empty_since > EMPTY_SECONDS:
+            self._hurry(worker)
+        hurried = now if worker.hurried_since is None else worker.hurried_since
+        if now - since > limits.drain_seconds or now - hurried > limits.give_back_seconds:
+            self._drains.drain_killed()
+            self._kill(worker, "did not end")
 
     def _kill(self, worker: LocalWorker, why: str) -> None:
         worker.was_killed = True

@@ -76,8 +76,11 @@ def test_a_burst_on_no_fleet_is_answered_once_each(
 
 
 def test_a_worker_with_long_calls_is_not_killed(fleet: Fleet, scaler: AutoscalerProcess) -> None:
-    """Scaling in while every worker has long jobs: those that go finish them first, each in its first attempt."""
-    scaler.start(DSPY_JOBS_WORKER_CONCURRENCY="2")
+    """Scaling in while every worker has long jobs: those that go finish them first, each in its first attempt.
+
+    Also where they take longer than a worker that is stopped otherwise would wait for them.
+    """
+    scaler.start(DSPY_JOBS_WORKER_CONCURRENCY="2", DSPY_JOBS_WORKER_DRAIN_SECONDS="1")
     fleet.submit_batch("sleepy", _sleeps(0.5, 1000), model="own")
     assert wait_until(lambda: fleet.workers() == MOST, BOUND), scaler.log()
     long = [fleet.submit("sleepy", **inputs) for inputs in _sleeps(6, 2 * MOST)]

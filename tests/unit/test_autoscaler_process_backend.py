@@ -9,13 +9,13 @@ import structlog
 from autoscaler_doubles import Clock, Drains, PlayedWorker, PlayedWorkers
 
 from autoscaler.backends.local_worker import LocalWorker
-from autoscaler.backends.process import Limits, ProcessBackend
+from autoscaler.backends.process import EMPTY_SECONDS, Limits, ProcessBackend
 from autoscaler.backends.registry import Registered
 from autoscaler.backends.victims import Candidate, victims
 from autoscaler.fleet import BackendError, Fleet, Misconfigured
 from dspy_jobs.pid_files import ProcessMark
 
-LIMITS = Limits(drain_seconds=30, startup_seconds=20, memory_mib=200, starting=2)
+LIMITS = Limits(drain_seconds=300, stop_seconds=30, give_back_seconds=5, startup_seconds=20, memory_mib=200, starting=2)
 
 
 class Scene:
@@ -295,3 +295,42 @@ def test_the_end_drains_everything(scene: Scene) -> None:
     for worker in workers:
         worker.end(0)
     assert scene.backend.stop()
+
+
+def test_the_end_is_bounded(scene: Scene) -> None:
+    """Whoever waits for the autoscaler's end is not to wait as long as for a job: all is given back, then killed."""
+    [worker] = scene.bring_up(1, running=1)
+    scene.backend.stop()
+    scene.clock.pass_by(LIMITS.stop_seconds - 0.1)
+    scene.backend.stop()
+    assert worker.signals == [signal.SIGTERM]
+    scene.clock.pass_by(0.1)
+    scene.backend.stop()
+    scene.backend.hurry()
+    assert worker.signals == [signal.SIGTERM] * 2
+    scene.clock.pass_by(LIMITS.give_back_seconds + 0.1)
+    scene.backend.stop()
+    assert worker.signals == [signal.SIGTERM, signal.SIGTERM, signal.SIGKILL]
+
+
+def test_a_worker_that_was_draining_before_the_end_is_hurried_with_the_others(scene: Scene) -> None:
+    """It was asked to go long ago, and still has its job."""
+    [worker] = scene.bring_up(1, running=1)
+    scene.backend.scale(0)
+    scene.tend(LIMITS.stop_seconds + 1)
+    scene.backend.stop()
+    assert worker.signals == [signal.SIGTERM]
+    scene.clock.pass_by(LIMITS.stop_seconds)
+    scene.backend.stop()
+    assert worker.signals == [signal.SIGTERM] * 2
+
+
+def test_an_empty_worker_does_not_drain_for_as_long_as_a_job(scene: Scene) -> None:
+    """Nothing runs there any more, but a program that never returns keeps the process: it is told again."""
+    [worker] = scene.bring_up(1, running=1)
+    scene.backend.scale(0)
+    pid = worker.mark.pid
+    for running, seconds, signals in ((1, 100, 1), (0, 0, 1), (0, EMPTY_SECONDS, 1), (0, 0.1, 2)):
+        scene.workers.registered = {pid: Registered(running, is_draining=True)}
+        scene.tend(seconds)
+        assert len(worker.signals) == signals

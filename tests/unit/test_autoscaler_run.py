@@ -9,7 +9,9 @@ from autoscaler_doubles import PlayedBackend, PlayedLease
 
 from autoscaler import run_command
 from autoscaler.fleet import Misconfigured
-from autoscaler.run_command import WRONG_CONFIGURATION, Run, Told
+from autoscaler.run_command import AFTER_LONGEST_JOB_SECONDS, WRONG_CONFIGURATION, Run, Told, drain_seconds_of
+from dspy_jobs.settings import LONGEST_SECONDS, JobSettings, Settings, WorkerSettings
+from worker.chunk import STUCK_SECONDS
 
 
 @dataclass
@@ -75,3 +77,20 @@ def test_a_wrong_configuration_ends_the_workers_first(scene: Scene, capsys: pyte
     assert scene.end() == WRONG_CONFIGURATION
     assert scene.backend.calls == ["stop"]
     assert "workers cannot start: no such factory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("own", "longest", "expected"),
+    [
+        (30, 3600, 3600 + AFTER_LONGEST_JOB_SECONDS),
+        (7200, 3600, 7200),
+        (30, LONGEST_SECONDS, LONGEST_SECONDS),
+    ],
+)
+def test_a_drain_is_longer_than_any_job(own: float, longest: float, expected: float) -> None:
+    """Scaling in cuts no job short, also none that is given up for being stuck; what is configured may be longer."""
+    jobs = JobSettings(max_timeout_seconds=longest)
+    settings = Settings(models={}, jobs=jobs, worker=WorkerSettings(drain_seconds=own))
+    assert drain_seconds_of(settings) == expected
+    assert WorkerSettings(drain_seconds=expected)
+    assert AFTER_LONGEST_JOB_SECONDS > STUCK_SECONDS
