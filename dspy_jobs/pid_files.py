@@ -72,9 +72,10 @@ class PidFolder:
                 path.unlink(missing_ok=True)
         return found
 
-    def remove(self, name: str) -> None:
-        """Forget a process."""
-        self._path(name).unlink(missing_ok=True)
+    def remove(self, name: str, mark: ProcessMark) -> None:
+        """Forget a process, unless the name is another's by now."""
+        if _read(self._path(name)) == mark:
+            self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{_SUFFIX}"

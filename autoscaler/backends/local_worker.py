@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from dspy_jobs.pid_files import PidFolder, ProcessMark
+from dspy_jobs.stack.inherited import inherited_environ
+
+#: Names in a worker's environment the folder in which its starter notes it.
+_STARTED_FROM = "DSPY_AUTOSCALER_FOLDER"
 
 #: Lines shown of what a worker said before it died.
 _LAST_LINES = 12
@@ -58,7 +65,15 @@ class Launcher:
 
     def __init__(self, command: Sequence[str], pids: PidFolder, environ: Mapping[str, str] | None = None) -> None:
         """``command`` starts a worker, in our own environment or the given; its name comes behind it."""
-        self._command, self._pids, self._environ = tuple(command), pids, environ
+        self._command, self._pids = tuple(command), pids
+        self._environ = {**(environ or inherited_environ()), _STARTED_FROM: str(pids.folder)}
+
+    @property
+    def place(self) -> str:
+        """This machine and folder: whoever works from the same one finds the same workers."""
+        self._pids.folder.mkdir(parents=True, exist_ok=True)
+        folder = self._pids.folder.stat()
+        return f"{socket.gethostname()}/{folder.st_dev}/{folder.st_ino}"
 
     def start(self, name: str, now: float) -> LocalWorker:
         """Start a worker. Its log lines go where ours go, what it says on standard error to a file."""
@@ -75,11 +90,30 @@ class Launcher:
 
     def find(self, now: float) -> list[LocalWorker]:
         """The workers that run, whoever started them."""
+        self._note_strays()
         return [LocalWorker(name, mark, now) for name, mark in self._pids.read().items()]
 
-    def forget(self, name: str) -> None:
+    def _note_strays(self) -> None:
+        """Write down workers whose starter was killed before it could do so."""
+        noted = self._pids.read()
+        pids = {mark.pid for mark in noted.values()}
+        for process in psutil.process_iter():
+            name = None if process.pid in pids else self._name_of(process)
+            if name and (mark := ProcessMark.of(process.pid)):
+                self._pids.write(name if name not in noted else f"{name}-{mark.pid}", mark)
+
+    def _name_of(self, process: psutil.Process) -> str | None:
+        """The name of a worker that was started from this folder; None if a process is none."""
+        try:
+            *command, name = process.cmdline() or [""]
+            is_ours = tuple(command) == self._command and process.environ().get(_STARTED_FROM) == str(self._pids.folder)
+        except (psutil.Error, OSError):  # another user's, or it has just ended
+            return None
+        return name if is_ours else None
+
+    def forget(self, worker: LocalWorker) -> None:
         """A worker has ended."""
-        self._pids.remove(name)
+        self._pids.remove(worker.name, worker.mark)
 
     def last_lines(self, name: str) -> str:
         """The end of what a worker said on standard error."""

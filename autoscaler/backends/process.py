@@ -43,7 +43,7 @@ class Workers(Protocol):
         """Those that run, whoever started them."""
         ...
 
-    def forget(self, name: str) -> None:
+    def forget(self, worker: LocalWorker) -> None:
         """One has ended."""
         ...
 
@@ -198,7 +198,7 @@ class ProcessBackend:
     def _collect(self) -> None:
         for worker in [worker for worker in self._workers.values() if not worker.is_alive]:
             del self._workers[worker.name]
-            self._launcher.forget(worker.name)
+            self._launcher.forget(worker)
             if worker.draining_since is not None:
                 self._ended(worker, self._clock() - worker.draining_since)
             else:

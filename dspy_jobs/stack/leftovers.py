@@ -18,7 +18,7 @@ def end_leftovers(data_dir: Path) -> int:
     left = pids.read()
     for name, mark in left.items():
         mark.send(signal.SIGKILL)
-        pids.remove(name)
+        pids.remove(name, mark)
     return len(left)
 
 

@@ -166,7 +166,7 @@ class PlayedWorkers:
         """Those an earlier autoscaler left, and those started here."""
         return [*self.found, *(worker for worker in self.started if worker.lives)]
 
-    def forget(self, name: str) -> None:
+    def forget(self, worker: LocalWorker) -> None:
         """Nothing."""
 
     def last_lines(self, name: str) -> str:
