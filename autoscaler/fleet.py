@@ -30,6 +30,11 @@ class Fleet:
 class Backend(Protocol):
     """Runs the workers. Only the leader calls anything but ``stand_by`` and ``stop``."""
 
+    @property
+    def place(self) -> str:
+        """Where its workers can be seen: backends of the same place have the same ones. Empty if it has none."""
+        ...
+
     def take_over(self) -> None:
         """Find the workers there are; called whenever this process becomes the leader."""
         ...
@@ -51,8 +56,12 @@ class Backend(Protocol):
         """
         ...
 
-    def stand_by(self) -> None:
-        """In place of ``tend`` while another process leads; changes nothing in the fleet."""
+    def stand_by(self, leader: str | None) -> None:
+        """In place of ``tend`` while this process does not lead.
+
+        ``leader`` is the place of the one who does: workers that it cannot see would be nobody's, and beyond its
+        bounds. None means that nobody may lead just now; then nothing changes.
+        """
         ...
 
     def stop(self) -> bool:
@@ -67,14 +76,17 @@ class Backend(Protocol):
 class Unattended:
     """The parts of a backend whose workers somebody else keeps running: nothing to tend, nothing to stop."""
 
+    #: Not on this machine.
+    place = "elsewhere"
+
     def take_over(self) -> None:
         """Nothing: the fleet is read anew each time."""
 
     def tend(self) -> None:
         """Nothing: somebody else keeps the workers running."""
 
-    def stand_by(self) -> None:
-        """Nothing."""
+    def stand_by(self, leader: str | None) -> None:
+        """Nothing: whoever leads sees the same workers."""
 
     def stop(self) -> bool:
         """At once; the workers run on."""

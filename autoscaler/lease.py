@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
+from typing import Any
 
 import redis
 import structlog
@@ -26,15 +28,24 @@ class Lease:
         name: str,
         seconds: float = LEASE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        place: str = "",
     ) -> None:
+        """``place`` is where its owner's workers can be seen, for others to compare with their own; empty: nowhere."""
+        self._client: Any = client  # redis-py's types are those of a client that may decode its answers
         self._lock = client.lock(name, timeout=seconds, thread_local=False)
-        self._seconds, self._clock = seconds, clock
+        self._name, self._seconds, self._clock, self._place = name, seconds, clock, place
         self._until = self._next = float("-inf")
+        self._leader: str | None = None
 
     @property
     def is_held(self) -> bool:
         """Whether it is ours at this moment, by our own clock."""
         return self._clock() < self._until
+
+    @property
+    def leader(self) -> str | None:
+        """The place of another who has it, as found last; None if nobody has, or Redis could not be asked."""
+        return self._leader
 
     def keep(self) -> bool:
         """Take or renew it, as far as it is time to; whether it is ours. To be called several times a second."""
@@ -54,13 +65,17 @@ class Lease:
 
     def _try(self) -> None:
         # Counted from before the command: it may have been on its way for a while.
-        began = self._clock()
+        began, self._leader = self._clock(), None
         try:
-            is_ours = self._renewed() or bool(self._lock.acquire(blocking=False))
+            is_ours = self._renewed() or bool(self._lock.acquire(blocking=False, token=f"{self._place} {uuid.uuid4()}"))
+            self._until = began + self._seconds if is_ours else float("-inf")
+            self._leader = None if is_ours else self._other()
         except RedisError as error:
             log.warning("redis_unavailable", error=str(error))
-            return
-        self._until = began + self._seconds if is_ours else float("-inf")
+
+    def _other(self) -> str | None:
+        token: bytes | None = self._client.get(self._name)
+        return None if token is None else token.decode(errors="replace").rpartition(" ")[0]
 
     def _renewed(self) -> bool:
         """Renew it if the key still has our token; a Redis that lost its data has nobody's."""

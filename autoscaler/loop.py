@@ -29,6 +29,11 @@ class Leadership(Protocol):
         """Whether this one may act at this moment."""
         ...
 
+    @property
+    def leader(self) -> str | None:
+        """Where another one leads; None if none does, or that is not known."""
+        ...
+
     def keep(self) -> bool:
         """Take or renew the leadership; whether this one leads."""
         ...
@@ -76,10 +81,10 @@ class Autoscaler:
 
     def _stand_by(self) -> None:
         if self._term is not None:
-            log.warning("lease_lost", note="workers are left running")
+            log.warning("lease_lost")
         self._term = None
         self._gauges.leads(False)
-        self._backend.stand_by()
+        self._backend.stand_by(self._leadership.leader)
 
     def _begin(self) -> Term:
         """Begin to lead: with the workers there are, and no memory but that they were wanted."""

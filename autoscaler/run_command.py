@@ -122,7 +122,7 @@ class Run:
         gauges.bounds(scaling.min_replica_count, scaling.max_replica_count)
         backend = _backend(kind, options, settings, target, ledger, gauges)
         observer = _observer(kind, options, settings, target, ledger)
-        lease = Lease(ledger, names.autoscaler_lease(options.lease_name or target.name))
+        lease = Lease(ledger, names.autoscaler_lease(options.lease_name or target.name), place=backend.place)
         port = settings.autoscaler.metrics_port if options.metrics_port is None else options.metrics_port
         if port is not None:
             start_http_server(port, options.metrics_host, gauges.registry)
@@ -142,10 +142,10 @@ class Run:
         """Step after step until told to stop, then drain the workers; a second signal makes them give back."""
         told = Told()
         code = self._step_until(told)
-        led = self.loop.leads
         log.info("stopping", leaves_workers=self.leave_workers)
         self.lease.give_up()
-        if led and not self.leave_workers:
+        # Whether it leads or not: while Redis is away nobody does, and nobody else will end them.
+        if not self.leave_workers:
             self._stop_backend(told)
         return code
 

@@ -8,6 +8,9 @@ from autoscaler.fleet import Fleet, Unattended
 class DryRun(Unattended):
     """An imagined fleet that always has the size asked for last; the loop's own log lines tell of each change."""
 
+    #: It has no workers, so it takes none from anybody who has.
+    place = ""
+
     def __init__(self, replicas: int = 0) -> None:
         """``replicas`` is the size to begin with."""
         self._replicas = replicas

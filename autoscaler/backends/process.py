@@ -28,12 +28,20 @@ log = structlog.get_logger("autoscaler")
 #: its threads, and so the process. Long enough for the last outcome to be written.
 EMPTY_SECONDS = 30.0
 
+#: Seconds between looks for workers that a former autoscaler of this machine left, while one of another leads.
+SEARCH_SECONDS = 5.0
+
 #: How a worker ends whose configuration is wrong; starting it again would only say so again.
 WRONG_CONFIGURATION = 2
 
 
 class Workers(Protocol):
     """Starts workers and finds those that run."""
+
+    @property
+    def place(self) -> str:
+        """Names where it finds them."""
+        ...
 
     def start(self, name: str, now: float) -> LocalWorker:
         """Start one."""
@@ -96,23 +104,32 @@ class ProcessBackend:
     ) -> None:
         self._launcher, self._registry, self._limits, self._drains = workers, registry, limits, drains
         self._available_mib, self._clock = available_mib, clock
+        self.place = workers.place
         self._workers: dict[str, LocalWorker] = {}
+        #: Those this process started, by number; only it learns how they end.
+        self._own: dict[int, LocalWorker] = {}
         self._known: dict[int, Registered] = {}
         self._crashes: dict[str, CrashLoop] = defaultdict(CrashLoop)
         self._refusals = CrashLoop()
         self._wanted = 0
         self._stopping_since: float | None = None
+        self._next_search: float | None = None
         self._is_short_of_memory = False
 
     def take_over(self) -> None:
-        """Find the workers that run. Those this process started itself it knows better than their files do."""
-        own = {worker.mark.pid: worker for worker in self._workers.values()}
-        found = [own.get(worker.mark.pid, worker) for worker in self._launcher.find(self._clock())]
-        self._workers = {worker.name: worker for worker in found}
+        """Find the workers that run."""
+        self._workers = self._found()
         self._look()
         self._wanted = len(self._active())
-        if found:
-            log.info("adopted", workers=sorted(self._workers), pids=[worker.mark.pid for worker in found])
+        if self._workers:
+            pids = [worker.mark.pid for worker in self._workers.values()]
+            log.info("adopted", workers=sorted(self._workers), pids=pids)
+
+    def _found(self) -> dict[str, LocalWorker]:
+        """Those that run, by name. What this process knows of them already is more than what their files say."""
+        known = {**self._own, **{worker.mark.pid: worker for worker in self._workers.values()}}
+        found = [known.get(worker.mark.pid, worker) for worker in self._launcher.find(self._clock())]
+        return {worker.name: worker for worker in found}
 
     def fleet(self) -> Fleet:
         """The size asked for, the workers that said they live, those that drain."""
@@ -137,23 +154,40 @@ class ProcessBackend:
         self._shed()
         self._fill()
 
-    def stand_by(self) -> None:
-        """Collect our own children that ended; all workers are left to whoever leads."""
-        for worker in self._workers.values():
-            _ = worker.is_alive
+    def stand_by(self, leader: str | None) -> None:
+        """Leave the workers to a leader that sees them; from one that does not, they go once their jobs are done."""
+        self._own = {pid: worker for pid, worker in self._own.items() if worker.is_alive}
+        if leader and leader != self.place:
+            self._retreat()
+            return
+        self._next_search = None
+        if leader:
+            self._workers = {}
+
+    def _retreat(self) -> None:
+        """Drain every worker here, also those left by an earlier autoscaler, unless one beside us does so just now."""
+        now = self._clock()
+        if self._next_search is not None and now >= self._next_search:
+            self._workers.update(self._found())
+        if self._next_search is None or now >= self._next_search:
+            self._next_search = now + SEARCH_SECONDS
+        self._end_all()
+
+    def _end_all(self) -> None:
+        self._look()
+        self._wanted = 0
+        for worker in self._active():
+            self._drain(worker)
+        self._collect()
+        self._bound()
 
     def stop(self) -> bool:
         """Drain every worker, within a bound; True once all have ended."""
         now = self._clock()
         self._stopping_since = now if self._stopping_since is None else self._stopping_since
-        self._look()
-        self._wanted = 0
-        for worker in self._active():
-            self._drain(worker)
         if now - self._stopping_since >= self._limits.stop_seconds:
             self.hurry()
-        self._collect()
-        self._bound()
+        self._end_all()
         return not self._workers
 
     def hurry(self) -> None:
@@ -199,6 +233,7 @@ class ProcessBackend:
         for worker in [worker for worker in self._workers.values() if not worker.is_alive]:
             del self._workers[worker.name]
             self._launcher.forget(worker)
+            self._own.pop(worker.mark.pid, None)
             if worker.draining_since is not None:
                 self._ended(worker, self._clock() - worker.draining_since)
             else:
@@ -283,7 +318,7 @@ class ProcessBackend:
         except OSError as error:  # no room for a process, or for its files
             pause = self._crashes[name].died(now, 0)
             raise BackendError(f"{name} cannot be started: {error}; tried again in {pause:g} s") from error
-        self._workers[name] = worker
+        self._workers[name] = self._own[worker.mark.pid] = worker
         log.info("worker_started", worker=name, pid=worker.mark.pid)
 
     def _missing(self) -> list[str]:

@@ -94,6 +94,22 @@ def test_a_lease_that_another_took_is_lost(store: SyncStore) -> None:
     assert store.redis.get(NAME) == b"another's"
 
 
+def test_it_tells_where_another_leads(store: SyncStore) -> None:
+    """The place of whoever has it; nothing while it is ours, and what an older release wrote is no place."""
+    clock = Clock()
+    first = Lease(store.redis, NAME, 10, clock, "there/1 2")
+    second = lease_of(store, clock)
+    first.keep()
+    second.keep()
+    assert (first.leader, second.leader) == (None, "there/1 2")
+    store.redis.set(NAME, "0123456789abcdef", px=60_000)
+    clock.now += 3
+    assert (first.keep(), first.leader) == (False, "")
+    store.redis.delete(NAME)
+    clock.now += 3
+    assert (first.keep(), first.leader) == (True, None)
+
+
 def test_a_redis_that_forgot_it_gives_it_again(store: SyncStore) -> None:
     """After a loss of data the first to come has it."""
     clock = Clock()
@@ -109,6 +125,7 @@ def test_a_redis_that_is_away_ends_it_in_time() -> None:
     clock = Clock()
     lease = Lease(connect("redis://127.0.0.1:1", timeout_seconds=0.2), NAME, 10, clock)
     assert not lease.keep()
+    assert lease.leader is None
     lease.give_up()
 
 

@@ -128,6 +128,19 @@ def test_a_killed_autoscaler_costs_no_worker(fleet: Fleet, scaler: AutoscalerPro
     assert fleet.store.run(operations.cancel_batch(batch)) == ("in_progress", -1)
 
 
+def test_workers_go_when_an_autoscaler_elsewhere_leads(fleet: Fleet, scaler: AutoscalerProcess) -> None:
+    """It cannot see them, and starts its own: here they end their jobs and go, and none is started any more."""
+    job = fleet.submit("sleepy", text="5")
+    scaler.start()
+    fleet.wait(job, "running")
+    fleet.store.redis.set(names.autoscaler_lease("dspy-worker"), "there/1/2 token", px=60_000)
+    scaler.wait_for("draining")
+    assert wait_until(lambda: not scaler.workers(), BOUND), scaler.log()
+    assert fleet.wait(job, "succeeded").fields["attempt"] == "1"
+    assert len(scaler.events("worker_started")) == 1
+    assert scaler.stop() == 0
+
+
 def test_a_worker_that_cannot_start_ends_the_autoscaler(fleet: Fleet, scaler: AutoscalerProcess) -> None:
     """A worker that says its configuration is wrong is an error with its words, not a loop of restarts."""
     source = fleet.settings.source

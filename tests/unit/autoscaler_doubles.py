@@ -70,6 +70,7 @@ class PlayedLease:
     """Held as long as it is said to be."""
 
     is_held: bool = True
+    leader: str | None = None
 
     def keep(self) -> bool:
         """Whether it is held."""
@@ -87,6 +88,7 @@ class PlayedBackend:
     replicas: int = 0
     calls: list[str | int] = field(default_factory=list)
     is_broken: bool = False
+    place: str = "here"
 
     def take_over(self) -> None:
         """Note it."""
@@ -106,10 +108,11 @@ class PlayedBackend:
     def tend(self) -> None:
         """Nothing."""
 
-    def stand_by(self) -> None:
+    def stand_by(self, leader: str | None) -> None:
         """Note it once."""
-        if self.calls[-1:] != ["stand_by"]:
-            self.calls.append("stand_by")
+        call = f"stand_by for {leader}"
+        if self.calls[-1:] != [call]:
+            self.calls.append(call)
 
     def stop(self) -> bool:
         """Note it; at once."""
@@ -155,6 +158,7 @@ class PlayedWorkers:
     found: list[LocalWorker] = field(default_factory=list)
     registered: dict[int, Registered] | None = field(default_factory=dict)
     last_words: str = "no such factory"
+    place: str = "here"
 
     def start(self, name: str, now: float) -> LocalWorker:
         """Start one."""

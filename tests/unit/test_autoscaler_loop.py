@@ -87,9 +87,9 @@ def test_each_change_is_one_line(scene: Scene) -> None:
 
 def test_who_does_not_lead_does_nothing(scene: Scene) -> None:
     """Without the lease nothing is read or scaled."""
-    scene.lease.is_held = False
+    scene.lease.is_held, scene.lease.leader = False, "there"
     assert {scene.tick(24) for _ in range(3)} == {0}
-    assert scene.backend.calls == ["stand_by"]
+    assert scene.backend.calls == ["stand_by for there"]
     assert scene.gauge("dspy_autoscaler_leader") == 0
 
 
@@ -100,7 +100,7 @@ def test_a_lost_lease_ends_acting_and_a_new_one_begins_anew(scene: Scene) -> Non
     scene.tick(0)
     scene.lease.is_held = True
     assert scene.tick(24) == 3
-    assert scene.backend.calls == ["take_over", 3, "stand_by", "take_over"]
+    assert scene.backend.calls == ["take_over", 3, "stand_by for None", "take_over"]
 
 
 def test_a_lease_lost_while_reading_stops_the_decision(scene: Scene) -> None:

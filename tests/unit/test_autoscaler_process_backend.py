@@ -9,7 +9,7 @@ import structlog
 from autoscaler_doubles import Clock, Drains, PlayedWorker, PlayedWorkers
 
 from autoscaler.backends.local_worker import LocalWorker
-from autoscaler.backends.process import EMPTY_SECONDS, Limits, ProcessBackend
+from autoscaler.backends.process import EMPTY_SECONDS, SEARCH_SECONDS, Limits, ProcessBackend
 from autoscaler.backends.registry import Registered
 from autoscaler.backends.victims import Candidate, victims
 from autoscaler.fleet import BackendError, Fleet, Misconfigured
@@ -268,11 +268,67 @@ def test_workers_of_an_earlier_autoscaler_are_adopted(scene: Scene) -> None:
 def test_taking_over_again_knows_ones_own_children(scene: Scene) -> None:
     """After a lost and regained lease nothing is started twice, and exit codes are still known."""
     scene.backend.scale(1)
-    scene.backend.stand_by()
+    scene.backend.stand_by("here")
     scene.backend.take_over()
     scene.workers.started[0].end(2)
     with pytest.raises(Misconfigured):
         scene.tend()
+
+
+@pytest.mark.parametrize("leader", [None, "here", ""])
+def test_who_only_stands_by_leaves_the_workers(scene: Scene, leader: str | None) -> None:
+    """While Redis is away they go on; a leader beside this one has them; a dry run is no reason to end anything."""
+    [worker] = scene.bring_up(1, running=1)
+    for _ in range(3):
+        scene.backend.stand_by(leader)
+        scene.clock.pass_by(SEARCH_SECONDS)
+    assert worker.signals == []
+
+
+def test_workers_that_the_leader_cannot_see_go(scene: Scene) -> None:
+    """Another machine's autoscaler leads: workers here would be beyond its bounds. Their jobs end first."""
+    workers = scene.bring_up(2, running=1)
+    scene.backend.stand_by("there")
+    scene.backend.stand_by("there")
+    assert [worker.signals for worker in workers] == [[signal.SIGTERM]] * 2
+    workers[0].end(0)
+    scene.clock.pass_by(7)
+    scene.backend.stand_by("there")
+    assert scene.drains.seconds == [7]
+    scene.backend.take_over()
+    assert scene.backend.fleet() == Fleet(0, 0, 1)
+
+
+def test_workers_of_a_predecessor_that_died_go_as_well(scene: Scene) -> None:
+    """They are looked for after a while, in which another autoscaler here that led before has begun to drain them."""
+    left = [PlayedWorker(f"worker-{n}", ProcessMark(n, 0.0), 0.0) for n in (1, 2)]
+    scene.workers.found = list(left)
+    scene.workers.registered = {1: Registered(4, is_draining=True), 2: Registered(4)}
+    scene.backend.stand_by("there")
+    scene.clock.pass_by(SEARCH_SECONDS - 0.1)
+    scene.backend.stand_by("there")
+    assert [worker.signals for worker in left] == [[], []]
+    scene.clock.pass_by(0.1)
+    scene.backend.stand_by("there")
+    assert [worker.signals for worker in left] == [[], [signal.SIGTERM]]
+
+
+def test_the_end_leaves_what_another_has_taken_over(scene: Scene) -> None:
+    """Workers that a leader beside this one adopted are not this one's to end."""
+    [worker] = scene.bring_up(1)
+    scene.backend.stand_by("here")
+    scene.backend.stand_by(None)
+    assert scene.backend.stop()
+    assert worker.signals == []
+
+
+def test_the_end_takes_workers_along_while_nobody_leads(scene: Scene) -> None:
+    """Redis is away, and so is whoever else could end them."""
+    [worker] = scene.bring_up(1)
+    scene.workers.registered = None
+    scene.backend.stand_by(None)
+    assert not scene.backend.stop()
+    assert worker.signals == [signal.SIGTERM]
 
 
 def test_a_worker_that_somebody_else_drains_is_replaced(scene: Scene) -> None:

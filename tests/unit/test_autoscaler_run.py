@@ -71,6 +71,13 @@ def test_workers_end_with_it_unless_they_are_to_stay(scene: Scene) -> None:
     assert scene.backend.calls == ["stop"]
 
 
+def test_workers_end_with_it_though_nobody_leads(scene: Scene) -> None:
+    """While Redis is away no autoscaler leads; one that is told to stop still takes its workers along."""
+    scene.loop.leads = scene.lease.is_held = False
+    assert scene.end() == 0
+    assert scene.backend.calls == ["stop"]
+
+
 def test_a_wrong_configuration_ends_the_workers_first(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     """What still runs, if only until it is drained, is not left behind by an autoscaler that gives up."""
     scene.loop.is_misconfigured = True
