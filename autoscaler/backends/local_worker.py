@@ -5,21 +5,20 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
+import structlog
 
+from autoscaler.backends.worker_errors import ErrorFile
 from dspy_jobs.pid_files import PidFolder, ProcessMark
 from dspy_jobs.stack.inherited import inherited_environ
 
+log = structlog.get_logger("autoscaler")
+
 #: Names in a worker's environment the folder in which its starter notes it.
 _STARTED_FROM = "DSPY_AUTOSCALER_FOLDER"
-
-#: Lines shown of what a worker said before it died.
-_LAST_LINES = 12
 
 
 @dataclass
@@ -67,6 +66,7 @@ class Launcher:
         """``command`` starts a worker, in our own environment or the given; its name comes behind it."""
         self._command, self._pids = tuple(command), pids
         self._environ = {**(environ or inherited_environ()), _STARTED_FROM: str(pids.folder)}
+        self._errors: dict[str, ErrorFile] = {}
 
     @property
     def place(self) -> str:
@@ -76,10 +76,10 @@ class Launcher:
         return f"{socket.gethostname()}/{folder.st_dev}/{folder.st_ino}"
 
     def start(self, name: str, now: float) -> LocalWorker:
-        """Start a worker. Its log lines go where ours go, what it says on standard error to a file."""
+        """Start a worker. Its log lines go where ours go, its standard error to a file that we pass on."""
         self._pids.folder.mkdir(parents=True, exist_ok=True)
         # Its own session: Ctrl-C is for us to hear, who drain it.
-        with self._errors(name).open("wb") as errors:
+        with self._errors_of(name).open_anew() as errors:
             child = subprocess.Popen(
                 [*self._command, name], stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True,
                 env=self._environ,
@@ -114,14 +114,19 @@ class Launcher:
     def forget(self, worker: LocalWorker) -> None:
         """A worker has ended."""
         self._pids.remove(worker.name, worker.mark)
+        self._errors.pop(worker.name, None)
+
+    def listen(self, name: str) -> None:
+        """Pass on what a worker has said on standard error since the last time."""
+        for line in self._errors_of(name).new_lines():
+            log.warning("worker_stderr", worker=name, line=line)
 
     def last_lines(self, name: str) -> str:
         """The end of what a worker said on standard error."""
-        try:
-            with self._errors(name).open(encoding="utf-8", errors="replace") as lines:
-                return "".join(deque(lines, _LAST_LINES)).strip()
-        except OSError:
-            return ""
+        self.listen(name)
+        return self._errors_of(name).last_lines
 
-    def _errors(self, name: str) -> Path:
-        return self._pids.folder / f"{name}.err"
+    def _errors_of(self, name: str) -> ErrorFile:
+        if name not in self._errors:
+            self._errors[name] = ErrorFile(self._pids.folder / f"{name}.err")
+        return self._errors[name]

@@ -55,8 +55,12 @@ class Workers(Protocol):
         """One has ended."""
         ...
 
+    def listen(self, name: str) -> None:
+        """Pass on what one has said beside its log."""
+        ...
+
     def last_lines(self, name: str) -> str:
-        """What one said before it died."""
+        """What one said last."""
         ...
 
 
@@ -149,6 +153,7 @@ class ProcessBackend:
             Misconfigured: a worker said that its configuration is wrong, and none works with an earlier one.
         """
         self._look()
+        self._listen()
         self._collect()
         self._bound()
         self._shed()
@@ -178,6 +183,7 @@ class ProcessBackend:
         self._wanted = 0
         for worker in self._active():
             self._drain(worker)
+        self._listen()
         self._collect()
         self._bound()
 
@@ -222,6 +228,10 @@ class ProcessBackend:
         elif worker.empty_since is None:
             worker.empty_since = now
 
+    def _listen(self) -> None:
+        for name in self._workers:
+            self._launcher.listen(name)
+
     def _active(self) -> list[LocalWorker]:
         """Those that are capacity: a draining worker is none, and is never called back."""
         return [worker for worker in self._workers.values() if not worker.is_draining]
@@ -231,21 +241,22 @@ class ProcessBackend:
 
     def _collect(self) -> None:
         for worker in [worker for worker in self._workers.values() if not worker.is_alive]:
+            last_lines = self._launcher.last_lines(worker.name)
             del self._workers[worker.name]
             self._launcher.forget(worker)
             self._own.pop(worker.mark.pid, None)
             if worker.draining_since is not None:
                 self._ended(worker, self._clock() - worker.draining_since)
             else:
-                self._died(worker)
+                self._died(worker, last_lines)
 
     def _ended(self, worker: LocalWorker, seconds: float) -> None:
         self._crashes.pop(worker.name, None)
         self._drains.drained(seconds)
         log.info("worker_ended", worker=worker.name, pid=worker.mark.pid, drain_seconds=round(seconds, 1))
 
-    def _died(self, worker: LocalWorker) -> None:
-        now, last_lines = self._clock(), self._launcher.last_lines(worker.name)
+    def _died(self, worker: LocalWorker, last_lines: str) -> None:
+        now = self._clock()
         # A worker that took jobs had a good configuration: one of their programs ended it with that code.
         if worker.exit_code == WRONG_CONFIGURATION and not worker.was_ready and last_lines:
             self._refused(worker, last_lines)

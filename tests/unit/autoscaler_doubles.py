@@ -173,6 +173,9 @@ class PlayedWorkers:
     def forget(self, worker: LocalWorker) -> None:
         """Nothing."""
 
+    def listen(self, name: str) -> None:
+        """They say nothing beside their log."""
+
     def last_lines(self, name: str) -> str:
         """What any of them says."""
         return self.last_words

@@ -9,17 +9,21 @@ from pathlib import Path
 
 import orjson
 import pytest
+import structlog
 
 from autoscaler.backends.local_worker import Launcher, LocalWorker
+from autoscaler.backends.worker_errors import LONGEST_FILE, MOST_AT_ONCE
 from dspy_jobs.pid_files import PidFolder, ProcessMark
 from dspy_jobs.waiting import wait_until
 
-#: Writes down its environment, then whatever it is told to do; never ends by itself.
+#: Writes down its environment, says what it is told to on standard error, and never ends by itself.
 SCRIPT = """
 import json, os, sys, time
 folder, name = sys.argv[1:3]
 with open(f"{folder}/{name}.json.new", "w") as out: json.dump(dict(os.environ), out)
 os.rename(f"{folder}/{name}.json.new", f"{folder}/{name}.json")
+for line in range(int(os.environ.get("LINES", "0"))): print(line, "x" * 1000, file=sys.stderr)
+print("a last word", file=sys.stderr)
 time.sleep(600)
 """
 
@@ -110,3 +114,38 @@ def test_only_its_own_file_is_removed(scene: Scene) -> None:
     assert pids.read() == {"worker-1": worker.mark}
     launcher.forget(worker)
     assert pids.read() == {}
+
+
+def test_what_a_worker_says_is_passed_on(scene: Scene) -> None:
+    """A few lines come to our log whole, and each but once; the last ones are at hand should the worker die."""
+    launcher = scene.launcher(LINES="3")
+    with structlog.testing.capture_logs() as events:
+        scene.start("worker-1", launcher)
+        assert wait_until(lambda: launcher.last_lines("worker-1").endswith("a last word"), 30)
+        launcher.listen("worker-1")
+    assert [event["line"][:8] for event in events] == ["0 xxxxxx", "1 xxxxxx", "2 xxxxxx", "a last w"]
+    assert {(event["event"], event["worker"]) for event in events} == {("worker_stderr", "worker-1")}
+
+
+def test_a_flood_on_standard_error_fills_no_disk(scene: Scene) -> None:
+    """Of 20 MB the file keeps one at most, our log what was read of it; the worker does not notice."""
+    launcher, file = scene.launcher(LINES="20000"), scene.folder / "workers" / "worker-1.err"
+    with structlog.testing.capture_logs() as events:
+        worker = scene.start("worker-1", launcher)
+        assert wait_until(lambda: launcher.last_lines("worker-1").endswith("a last word"), 60, every=0.001)
+    assert file.stat().st_size <= LONGEST_FILE + MOST_AT_ONCE
+    assert worker.is_alive
+    assert any("bytes left out" in event["line"] for event in events)
+
+
+def test_a_successor_tells_what_is_said_from_then_on(scene: Scene) -> None:
+    """What its predecessor has told is not told again, but is there to explain a death."""
+    scene.start("worker-1")
+    assert wait_until(lambda: (scene.folder / "workers" / "worker-1.err").stat().st_size > 0, 30)
+    successor = scene.launcher()
+    with structlog.testing.capture_logs() as events:
+        assert successor.last_lines("worker-1") == "a last word"
+        with (scene.folder / "workers" / "worker-1.err").open("ab") as file:
+            file.write(b"and another\nhalf a")
+        assert successor.last_lines("worker-1") == "a last word\nand another\nhalf a"
+    assert [event["line"] for event in events] == ["and another"]
