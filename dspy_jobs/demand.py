@@ -1,8 +1,9 @@
 """How many call slots the outstanding jobs need: the number that KEDA and our own autoscaler scale on.
 
 Depth is weighed by service time: a hundred waiting jobs of one second and of one minute need very different fleets.
-Only what a worker could do something about is demand. Jobs behind a closed gate are none; those of a half-open circuit
-are one at most, the probe. What runs is demand, except in a draining worker, which is no longer capacity.
+Only what a worker could do something about is demand. Jobs behind a closed gate or of a paused batch are none; those of
+a half-open circuit are one at most, the probe. What runs is demand, except in a draining worker, which is no longer
+capacity.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class QueueLoad:
     """Whether what closes it is a circuit that lets a probe through."""
     is_probed: bool = False
     """Whether that probe is under way."""
+    paused: int = 0
+    """How many of the waiting are of paused batches: a worker would only put them aside."""
 
     @property
     def known_service_seconds(self) -> float | None:
@@ -191,7 +194,8 @@ def _of_queue(queue: QueueLoad, waiting: int, target_wait_seconds: float) -> Que
 def _waiting(queues: Sequence[QueueLoad], unstarted: int, settings: Settings) -> dict[str, int]:
     """Jobs of each queue that could run now. Workers hold `unstarted` jobs that they have not started."""
     is_open = {queue.name: queue.gate is None for queue in queues}
-    return {q.name: _admitted(q, q.waiting + min(q.taken, unstarted), _flows_on(q, is_open, settings)) for q in queues}
+    outstanding = {q.name: max(0, q.waiting - q.paused) + min(q.taken, unstarted) for q in queues}
+    return {q.name: _admitted(q, outstanding[q.name], _flows_on(q, is_open, settings)) for q in queues}
 
 
 def _admitted(queue: QueueLoad, outstanding: int, flows_on: bool) -> int:

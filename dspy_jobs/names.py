@@ -18,6 +18,7 @@ a test holds the two against each other.
 | dj:jobs, dj:batches | zset | every id, score 0, so in order of age | permanent, trimmed by age |
 | dj:staging | zset | uploads not yet committed, by time | permanent, emptied |
 | dj:releasing, dj:canceling | set | batches with work left for the housekeepers | permanent, emptied |
+| dj:paused_batches | set | batches that are paused | permanent, emptied |
 | dj:expiring | zset | single jobs and batches by the time their start is due | permanent, emptied |
 | dj:delayed | zset | jobs waiting for a retry, by due time | permanent, emptied |
 | dj:queue:{queue} | hash | numbers of queued, taken and running jobs; of a run the mean time and cost | permanent |
@@ -79,6 +80,7 @@ BATCHES = "dj:batches"
 STAGING = "dj:staging"
 RELEASING = "dj:releasing"
 CANCELING = "dj:canceling"
+PAUSED_BATCHES = "dj:paused_batches"
 DELAYED = "dj:delayed"
 EXPIRING = "dj:expiring"
 TOTALS = "dj:totals"
@@ -97,7 +99,7 @@ PROGRAMS = "dj:programs"
 #: Keys without a lifetime; every other key must have one once its work is done.
 PERMANENT = (
     JOBS, BATCHES, STAGING, RELEASING, CANCELING, DELAYED, EXPIRING, TOTALS, WORKERS, WATCH, PROGRAMS, LANDING,
-    WAITING_CLIENTS, BUDGETS, MODELS, METRICS, OPEN_BOOKS, COUNTED, KNOWN_NAMES,
+    WAITING_CLIENTS, BUDGETS, MODELS, METRICS, OPEN_BOOKS, COUNTED, KNOWN_NAMES, PAUSED_BATCHES,
 )  # fmt: skip
 PERMANENT_PREFIX = "dj:queue:"
 

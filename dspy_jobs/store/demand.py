@@ -47,7 +47,7 @@ def read_demand(settings: Settings, now_ms: int | None = None) -> Operation[Dema
 
 
 def _queue(name: str, row: list[Any]) -> QueueLoad:
-    queued, waiting, taken, running, waited, service_ms, samples, most, gate, until, half_open, probed = row
+    queued, waiting, taken, running, waited, service_ms, samples, most, gate, until, half_open, probed, paused = row
     return QueueLoad(
         name=name,
         queued=queued,
@@ -61,6 +61,7 @@ def _queue(name: str, row: list[Any]) -> QueueLoad:
         gate=gate_of(gate, until),
         is_half_open=bool(half_open),
         is_probed=bool(probed),
+        paused=paused,
     )
 
 

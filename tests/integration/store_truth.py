@@ -53,6 +53,8 @@ class Shared:
     """The list of followers of each flight; it may also hold jobs that went elsewhere."""
     parked: set[str]
     """The lists of jobs parked for their clients, together; the same goes for them."""
+    paused: set[str]
+    """Batches that count as paused."""
     calls: int
     """Calls in the books of the day."""
 
@@ -101,15 +103,18 @@ def read_shared(client: redis.Redis, known: Known, day: str) -> Shared:
         for name in known.clients:
             pipe.lrange(names.client_parked(name), 0, -1)
         pipe.hgetall(names.LANDING).hgetall(names.costs(day)).hgetall(names.closed_costs(day))
+        pipe.smembers(names.PAUSED_BATCHES)
         replies = iter(pipe.execute())
     flights = {key: (next(replies), _texts(next(replies))) for key in known.flights}
     parked = {job_id for _ in known.clients for job_id in _texts(next(replies))}
     landing, *books = (_fields(next(replies)) for _ in range(3))
+    paused = _texts(next(replies))
     return Shared(
         leaders={key: leader.decode() for key, (leader, _) in flights.items() if leader},
         landing=landing,
         followers={key: ids for key, (_, ids) in flights.items() if ids},
         parked=parked,
+        paused=set(paused),
         calls=sum(int(value) for part in books for name, value in part.items() if name.endswith("|calls")),
     )
 
@@ -223,11 +228,16 @@ def check_demand(truth: Truth, found: Outstanding) -> None:
     """What is read without looking at jobs equals what looking at each of them gives."""
     for queue in found.queues:
         jobs = [job_id for job_id, job in truth.jobs.items() if job["queue"] == queue.name]
-        waiting = sum("waiting" in truth.places[job_id] for job_id in jobs)
-        assert queue.waiting == waiting, queue
+        waiting = [job_id for job_id in jobs if "waiting" in truth.places[job_id]]
+        assert queue.waiting == len(waiting), queue
+        assert queue.paused == sum(_is_paused(truth, truth.jobs[job_id]) for job_id in waiting), queue
         assert {n: getattr(queue, n) for n in ("queued", "taken", "running")} == truth.numbers[queue.name], queue
     held = Counter(place for places in truth.places.values() for place in places if place.startswith("held by "))
     assert +Counter({f"held by {worker.id}": worker.held for worker in found.workers}) == held
+
+
+def _is_paused(truth: Truth, job: dict[str, str]) -> bool:
+    return bool(job["batch"]) and truth.batches[job["batch"]]["status"] == "paused"
 
 
 def check_places(truth: Truth, lost: set[str]) -> None:
@@ -274,6 +284,19 @@ def check_batches(truth: Truth) -> None:
             found = truth.statuses(batch=batch_id)
             assert (batch["status"] == "ended") == (found["queued"] + found["running"] == 0), batch_id
             assert (batch["status"] == "ended") == ("ended_reason" in batch) == ("ended_at" in batch), batch_id
+            assert (batch["status"] == "paused") == (batch_id in truth.shared.paused), batch_id
+            assert _counted_waiting(batch) == _waiting_by_queue(truth, batch_id), batch_id
+
+
+def _counted_waiting(batch: dict[str, str]) -> Counter[str]:
+    counts = {name.removeprefix("waiting "): int(n) for name, n in batch.items() if name.startswith("waiting ")}
+    assert min(counts.values(), default=0) >= 0, batch
+    return +Counter(counts)
+
+
+def _waiting_by_queue(truth: Truth, batch_id: str) -> Counter[str]:
+    waiting = [truth.jobs[job_id] for job_id, places in truth.places.items() if "waiting" in places]
+    return Counter(job["queue"] for job in waiting if job["batch"] == batch_id)
 
 
 def check_flights(truth: Truth) -> None:

@@ -24,7 +24,7 @@ from dspy_jobs.states import Priority, WaitReason
 from dspy_jobs.store import SyncStore, gates
 from dspy_jobs.store.demand import read_outstanding
 from dspy_jobs.store.flights import Flight
-from dspy_jobs.store.operations import claim_job, pause_batch, renew_worker, take_jobs
+from dspy_jobs.store.operations import claim_job, renew_worker, take_jobs
 from dspy_jobs.store.records import NotClaimed
 from dspy_jobs.waiting import wait_until
 from tests.integration.conftest import StartApi, running_api
@@ -132,16 +132,19 @@ def test_a_half_open_circuit_asks_for_one_probe(api: httpx.Client, worker: Playe
 
 
 def test_jobs_of_a_paused_batch_are_no_demand(api: httpx.Client, store: SyncStore) -> None:
-    """Once a worker has met them they are parked with their batch; resuming makes them demand again."""
+    """Neither before a worker has met them nor once they are parked; what waits beside is. Resuming changes it."""
     batch_id = submit_batch(api, 3)
     assert wait_until(lambda: counts(api) == (3, 0, 0), 10)
     ids = [job_id.decode() for job_id in store.redis.lrange(names.batch_jobs(batch_id), 0, -1)]
-    store.run(pause_batch(batch_id))
-    store.run(take_jobs(WORKER, ids))
+    api.post(f"/v1/batches/{batch_id}/pause")
     assert counts(api) == (0, 0, 0)
-    assert demand(api)["queues"][QUEUE]["queued"] == 3
+    submit(api)
+    assert counts(api) == (1, 0, 0)
+    store.run(take_jobs(WORKER, ids[:2]))
+    assert counts(api) == (1, 0, 0)
+    assert demand(api)["queues"][QUEUE]["queued"] == 4
     api.post(f"/v1/batches/{batch_id}/resume")
-    assert wait_until(lambda: counts(api) == (3, 0, 0), 10)
+    assert wait_until(lambda: counts(api) == (4, 0, 0), 10)
 
 
 def test_a_delayed_job_is_no_demand(api: httpx.Client, worker: PlayedWorker) -> None:

@@ -7,6 +7,7 @@ import pytest
 from dspy_jobs import names
 from dspy_jobs.store import SyncStore, operations
 from dspy_jobs.store.books import Bill, BilledCall
+from dspy_jobs.store.demand import read_outstanding
 from dspy_jobs.store.operations import BatchHead, BatchLimits, LimitChange
 from dspy_jobs.store.script import script
 from dspy_jobs.submissions import DEFAULT_MIN_ITEMS
@@ -63,6 +64,40 @@ def test_a_pause_says_who_and_when_until_it_is_over(scene: Scene) -> None:
     reach(scene, batch_id, "max_cost")
     scene.store.run(operations.pause_batch(batch_id, scene.now))
     assert fields(scene, batch_id, "pause_reason") == ["max_cost"]
+
+
+def paused(scene: Scene) -> int:
+    """Waiting jobs that are no demand, since their batches are paused."""
+    (queue,) = scene.store.run(read_outstanding([QUEUE], scene.now)).queues
+    return queue.paused
+
+
+def test_a_batch_that_a_limit_pauses_is_no_demand(scene: Scene) -> None:
+    """As soon as its own limit holds it, as if somebody had paused it, and until it goes on by itself."""
+    batch_id, (first, *_) = limited(scene, BatchLimits(5))
+    scene.store.redis.hset(names.queue_numbers(QUEUE), "mean_cost", "3")
+    claim = scene.claim("w1", first)
+    assert fields(scene, batch_id, "status", "pause_reason") == ["paused", "max_cost"]
+    assert paused(scene) == 3
+    scene.finish("w1", claim, "succeeded", Bill([BilledCall(1, 1, None, None, 1)]))
+    assert fields(scene, batch_id, "status") == ["in_progress"]
+    assert paused(scene) == 0
+
+
+@pytest.mark.parametrize("is_twice", [False, True])
+def test_a_paused_batch_that_is_canceled_leaves_nothing(scene: Scene, is_twice: bool) -> None:
+    """At once, though a job still runs; also one that was paused before pauses were counted, and then once more."""
+    batch_id, (first, *_) = limited(scene, None, 5)
+    scene.claim("w1", first)
+    scene.store.run(operations.pause_batch(batch_id, scene.now))
+    if is_twice:
+        scene.store.redis.delete(names.PAUSED_BATCHES)
+        assert paused(scene) == 0
+        scene.store.run(operations.pause_batch(batch_id, scene.now))
+    assert paused(scene) == 4
+    scene.store.run(operations.cancel_batch(batch_id))
+    assert not scene.store.redis.exists(names.PAUSED_BATCHES)
+    assert paused(scene) == 0
 
 
 @pytest.mark.parametrize("change", [{}, {"limit_cost": 1000}, {"limit_cost": 999, "limit_error_rate": 0.5}])

@@ -127,6 +127,12 @@ def test_a_closed_gate_keeps_its_jobs_from_counting(reason: str) -> None:
     assert found.work_slots == pytest.approx(9.0)
 
 
+@pytest.mark.parametrize(("paused", "waiting"), [(99, 6), (100, 5), (101, 5)])
+def test_jobs_of_paused_batches_do_not_count(paused: int, waiting: int) -> None:
+    """They wait in the queue like others; a count that went astray takes nothing from what workers hold."""
+    assert demand(QueueLoad("dspy.c", waiting=100, taken=5, running=3, paused=paused)).waiting == waiting
+
+
 @pytest.mark.parametrize(("is_probed", "waiting"), [(False, 1), (True, 0)])
 def test_a_half_open_circuit_asks_for_its_probe(is_probed: bool, waiting: int) -> None:
     """One job at most, and none while the probe is under way, which runs and so counts already."""

@@ -52,6 +52,22 @@ local function send(queue, step, ids, now, front)
   redis.call(front and 'RPUSH' or 'LPUSH', queue_list(queue, step), message(ids, front and '0' or ms(now)))
 end
 
+-- Count jobs of a batch that wait for a worker, or do so no more: what a pause takes from its queue's demand.
+local function count_waiting(f, number)
+  if f.batch ~= '' then redis.call('HINCRBY', batch_key(f.batch), 'waiting ' .. f.queue, number) end
+end
+
+-- Send one job.
+local function send_job(id, f, now, front)
+  send(f.queue, f.priority, {id}, now, front)
+  count_waiting(f, 1)
+end
+
+-- A queued job waits for no worker any more, if it did.
+local function stop_waiting(id, f)
+  if redis.call('ZREM', waiting_key(f.queue, f.priority), id) == 1 then count_waiting(f, -1) end
+end
+
 -- What a worker holds, newest first: sent to the front in this order, the oldest is next.
 local function held_by(worker)
   local ids = redis.call('SMEMBERS', held_key(worker))
@@ -62,8 +78,10 @@ end
 -- Put a job with others of its queue and priority, then send each group in chunks.
 local function add_to_group(groups, id, f)
   local name = f.queue .. '\0' .. f.priority
-  groups[name] = groups[name] or {queue = f.queue, priority = f.priority, ids = {}}
-  table.insert(groups[name].ids, id)
+  local group = groups[name] or {queue = f.queue, priority = f.priority, ids = {}, batches = {}}
+  table.insert(group.ids, id)
+  group.batches[f.batch] = (group.batches[f.batch] or 0) + 1
+  groups[name] = group
 end
 
 local function send_groups(groups, size, now, front)
@@ -72,6 +90,7 @@ local function send_groups(groups, size, now, front)
       local chunk = {unpack(group.ids, at, math.min(at + size - 1, #group.ids))}
       send(group.queue, group.priority, chunk, now, front)
     end
+    for batch, number in pairs(group.batches) do count_waiting({batch = batch, queue = group.queue}, number) end
   end
 end
 
@@ -155,6 +174,7 @@ local function end_batch_if_done(batch, now)
   redis.call('DEL', key .. ':parked')
   redis.call('SREM', 'dj:releasing', batch)
   redis.call('SREM', 'dj:canceling', batch)
+  redis.call('SREM', 'dj:paused_batches', batch)
   redis.call('ZREM', 'dj:expiring', batch)
   redis.call('PUBLISH', 'dj:done', batch)
 end
@@ -196,9 +216,11 @@ local function hold_to_limits(batch, now)
   end
   if b[1] == 'in_progress' and reason and tonumber(b[4]) > 0 then
     redis.call('HSET', key, 'status', 'paused', 'pause_reason', reason, 'paused_at', ms(now))
+    redis.call('SADD', 'dj:paused_batches', batch)
   elseif b[1] == 'paused' and b[2] == 'max_cost' and not reason and not b[3] then
     redis.call('HSET', key, 'status', 'in_progress')
     redis.call('HDEL', key, 'pause_reason', 'paused_at')
+    redis.call('SREM', 'dj:paused_batches', batch)
     redis.call('SADD', 'dj:releasing', batch)
   end
 end
@@ -357,7 +379,7 @@ end
 -- Cancel a job: at once if it is queued, by asking its worker if it runs.
 local function stop_job(id, f, problem, now)
   if f.status == 'queued' then
-    redis.call('ZREM', waiting_key(f.queue, f.priority), id)
+    stop_waiting(id, f)
     redis.call('ZREM', 'dj:delayed', id)
     redis.call('ZADD', 'dj:jobs', 0, id) -- it may not have been sent yet, and then is not listed
     end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', problem, now), now)

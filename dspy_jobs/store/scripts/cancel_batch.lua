@@ -12,6 +12,7 @@ if status == 'ended' then return {'ended', -1, told} end
 redis.call('HSET', key, 'status', 'canceling')
 redis.call('SADD', 'dj:canceling', batch)
 redis.call('SREM', 'dj:releasing', batch)
+redis.call('SREM', 'dj:paused_batches', batch)
 local ids = redis.call('LRANGE', key .. ':jobs', from, from + limit - 1)
 for _, id in ipairs(ids) do
   local f = fields(id)

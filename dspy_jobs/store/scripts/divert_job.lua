@@ -6,5 +6,5 @@ if not f or f.status ~= 'queued' or f.owner ~= worker then return 0 end
 end_flight(id, false, now)
 let_go(id, f)
 fall_back(id, f, ARGV[4])
-send(f.queue, f.priority, {id}, now)
+send_job(id, f, now)
 return 1

@@ -7,7 +7,7 @@ local now, left = clock(ARGV[1]), tonumber(ARGV[3])
 local function expire(id)
   local f = fields(id)
   if f and f.status == 'queued' and f.expires_at <= now and redis.call('HEXISTS', job_key(id), 'started_at') == 0 then
-    redis.call('ZREM', waiting_key(f.queue, f.priority), id)
+    stop_waiting(id, f)
     redis.call('ZREM', 'dj:delayed', id)
     redis.call('ZADD', 'dj:jobs', 0, id)
     end_job(id, f, 'expired', unstarted_outcome(id, 'FAILURE', 'JobExpired', ARGV[2], now), now)

@@ -8,4 +8,5 @@ if status == 'in_progress' then
 elseif status == 'paused' then
   redis.call('HSET', key, 'held', '1')
 end
+if status == 'in_progress' or status == 'paused' then redis.call('SADD', 'dj:paused_batches', ARGV[2]) end
 return status

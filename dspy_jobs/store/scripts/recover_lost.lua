@@ -18,7 +18,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
     local f, key = fields(id), job_key(id)
     if f and f.status == 'queued' and f.owner == worker then
       let_go(id, f)
-      send(f.queue, f.priority, {id}, now, true)
+      send_job(id, f, now, true)
       bump(sums, 'dj:counted', 'recovered|' .. f.queue, 1)
       recovered = recovered + 1
     elseif f and f.status == 'running' and f.owner == worker then
@@ -32,7 +32,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
         failed = failed + 1
       else
         put_back(id, f, ARGV[4], now)
-        send(f.queue, f.priority, {id}, now, true)
+        send_job(id, f, now, true)
         bump(sums, 'dj:counted', 'recovered|' .. f.queue, 1)
         recovered = recovered + 1
       end

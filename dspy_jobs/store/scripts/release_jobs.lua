@@ -22,7 +22,7 @@ for _, size in ipairs(sizes) do
     if job[1] == 'queued' and not job[2] then
       index[#index + 1] = 0
       index[#index + 1] = ids[i]
-      add_to_group(groups, ids[i], {queue = job[3], priority = b[4]})
+      add_to_group(groups, ids[i], {queue = job[3], priority = b[4], batch = batch})
     end
   end
   if #index > 0 then redis.call('ZADD', 'dj:jobs', unpack(index)) end

@@ -16,7 +16,7 @@ for _, step in ipairs({'0', '3', '6'}) do
   for _, id in ipairs(lost) do
     local f = fields(id)
     if f and f.status == 'queued' then
-      send(queue, step, {id}, now, true)
+      send(queue, step, {id}, now, true) -- it is counted as waiting already
       sent = sent + 1
     else
       redis.call('ZREM', waiting_key(queue, step), id)

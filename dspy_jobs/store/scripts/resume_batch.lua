@@ -23,6 +23,7 @@ if ARGV[5] == '1' and (b[1] == 'paused' or b[1] == 'in_progress') then
   if b[1] == 'paused' then
     redis.call('HSET', key, 'status', 'in_progress')
     redis.call('HDEL', key, 'pause_reason', 'paused_at', 'held')
+    redis.call('SREM', 'dj:paused_batches', ARGV[2])
     if b[4] == 'max_error_rate' then count_failures_anew(ARGV[2]) end
   end
 end

@@ -13,7 +13,7 @@ for _, id in ipairs({unpack(held_by(worker), 1, ARGV[3])}) do
       end_job(id, f, 'canceled', unstarted_outcome(id, 'REVOKED', 'JobCanceled', ARGV[5], now), now)
     else
       if f.status == 'running' then put_back(id, f, ARGV[4], now) else let_go(id, f) end
-      send(f.queue, f.priority, {id}, now, true)
+      send_job(id, f, now, true)
     end
   end
 end

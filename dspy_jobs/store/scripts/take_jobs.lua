@@ -14,6 +14,7 @@ for i = 4, #ARGV do
   local id = ARGV[i]
   local f = fields(id)
   if f and redis.call('ZREM', waiting_key(f.queue, f.priority), id) == 1 then
+    if f.batch ~= '' then bump(sums, batch_key(f.batch), 'waiting ' .. f.queue, -1) end
     if paused[f.batch] == nil then paused[f.batch] = is_paused(f.batch) end
     if paused[f.batch] then
       park(f.batch, id, now)

@@ -7,7 +7,7 @@ for _, id in ipairs(due) do
   local f = fields(id)
   if f and f.status == 'queued' then
     redis.call('HDEL', job_key(id), 'wait', 'until')
-    send(f.queue, f.priority, {id}, now, true)
+    send_job(id, f, now, true)
   end
 end
 return #due
