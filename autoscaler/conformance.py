@@ -25,6 +25,7 @@ from autoscaler.vectors import (
     Vector,
     VectorError,
     WorkSlotsConfig,
+    lacking,
     read_config,
     read_loop_config,
     read_vectors,
@@ -52,7 +53,7 @@ def main(path: Path) -> int:
     """Run a vector file and print what differs: 0 if all hold, 1 if not, 2 if the file is not usable."""
     try:
         vectors = read_vectors(path)
-        mismatches = [mismatch for vector in vectors for mismatch in run(vector)]
+        mismatches = [mismatch for vector in vectors for mismatch in _run_or_explain(vector)]
     except VectorError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -61,6 +62,14 @@ def main(path: Path) -> int:
     failed = len({mismatch.name for mismatch in mismatches})
     print(f"{len(vectors) - failed} of {len(vectors)} vectors hold")
     return 1 if mismatches else 0
+
+
+def _run_or_explain(vector: Vector) -> list[Mismatch]:
+    """The mismatches of one vector; numbers that cannot be computed with make it unusable, not wrong."""
+    try:
+        return list(run(vector))
+    except (ArithmeticError, RecursionError) as error:
+        raise VectorError(f"vector {vector.name!r}: cannot be computed: {error}") from error
 
 
 def run(vector: Vector) -> Iterator[Mismatch]:
@@ -151,7 +160,9 @@ def _run_recording(vector: Vector, stabilize: Callable[[Sequence[Recommendation]
 def _run_loop(vector: Vector) -> list[Answer]:
     spec = read_loop_config(vector)
     state, answers = State(created=0.0, hpa=_past(vector)), list[Answer]()
-    for step in vector.sequence:
+    for index, step in enumerate(vector.sequence):
+        if "metric" not in step.model_fields_set and not spec.annotations.is_paused:
+            raise VectorError(f"vector {vector.name!r}: {lacking(index, vector.kind, 'metric')}")
         state, replicas, reason = decide(spec, state, _observation(spec, step, vector), step.t)
         answers.append({"replicas": replicas, "reason": reason})
     return answers
@@ -188,7 +199,8 @@ def _run_work_slots(vector: Vector) -> list[Answer]:
 
 
 def _work_slots(config: WorkSlotsConfig, step: Step) -> Answer:
-    load = Load(step.waiting, step.inflight, step.oldest_wait_seconds, step.service_seconds, step.provider_slots)
+    oldest = step.oldest_wait_seconds or 0.0
+    load = Load(step.waiting, step.inflight, oldest, step.service_seconds, step.provider_slots)
     slots = work_slots(load, config.target_wait_seconds)
     # Rounded, so that float noise such as 21 / 0.7 = 30.000000000000004 does not add a replica.
     replicas = math.ceil(round(slots / config.target_utilization / config.concurrency, 9))

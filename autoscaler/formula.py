@@ -13,8 +13,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: Longest formula read, in characters; keeps the recursive reader far from Python's recursion limit.
+#: Longest formula read, in characters.
 MAX_LENGTH = 500
+#: Parts that may stand inside of one another; keeps the recursive reader far from Python's recursion limit.
+MAX_DEPTH = 250
 
 _TOKEN = re.compile(r"\s*(?:(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)|([A-Za-z_]\w*)|(\?\?|[-+*/(),]))", re.ASCII)
 #: Binding strength of each operator, as in expr-lang's parser/operator table.
@@ -73,7 +75,7 @@ class _Reader:
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = [*tokens, ""]
-        self._position = 0
+        self._position = self._depth = 0
         self.names: set[str] = set()
 
     @property
@@ -91,6 +93,9 @@ class _Reader:
         self._position += 1
 
     def expression(self, precedence: int) -> Node:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise FormulaError(f"the formula is nested more than {MAX_DEPTH} deep; simplify it")
         left = self._primary()
         previous = ""
         while _PRECEDENCE.get(self.current, -1) >= precedence:
@@ -99,6 +104,7 @@ class _Reader:
                 raise FormulaError(f"{operator!r} directly after ?? is ambiguous; put the ?? part in parentheses")
             left = _binary(operator, left, self.expression(_PRECEDENCE[operator] + 1))
             previous = operator
+        self._depth -= 1
         return left
 
     def _primary(self) -> Node:

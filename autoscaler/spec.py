@@ -66,6 +66,12 @@ def _read_number(value: Any) -> str:
     return value
 
 
+#: Kubernetes' numbers are of 32 bits.
+_INT32 = 2**31 - 1
+Count = Annotated[int, Field(ge=0, le=_INT32)]
+PositiveCount = Annotated[int, Field(ge=1, le=_INT32)]
+Integer = Annotated[int, Field(ge=-_INT32, le=_INT32)]
+
 Tolerance = Annotated[float, BeforeValidator(_read_tolerance), Field(ge=0)]
 NumberText = Annotated[str, BeforeValidator(_read_number)]
 Target = Annotated[float, Field(ge=0.001)]
@@ -75,7 +81,7 @@ class Policy(Model):
     """At most ``value`` pods, or percent of the replicas at the period's start, within ``period_seconds``."""
 
     type: Literal["Pods", "Percent"]
-    value: int = Field(gt=0, le=2**31 - 1)
+    value: PositiveCount
     period_seconds: int = Field(gt=0, le=1800)
 
 
@@ -120,8 +126,8 @@ class Behavior(Model):
 class Fallback(Model):
     """Which size to assume once a trigger has failed more than ``failure_threshold`` reads in a row."""
 
-    failure_threshold: int = Field(ge=0)
-    replicas: int = Field(ge=0)
+    failure_threshold: Count
+    replicas: Count
     behavior: Literal[
         "static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower", "scalingModifiers"
     ] = "static"
@@ -161,7 +167,7 @@ class Annotations(Model):
     """The ``autoscaling.keda.sh/`` annotations: pauses and forced activation."""
 
     paused: bool = False
-    paused_replicas: int | None = Field(default=None, ge=0)
+    paused_replicas: Count | None = None
     paused_scale_in: bool = False
     paused_scale_out: bool = False
     force_activation: bool = False
@@ -175,12 +181,12 @@ class Annotations(Model):
 class LoopSettings(Model):
     """The fields that stand directly under a ScaledObject's ``spec`` and shape both loops."""
 
-    polling_interval: int = Field(default=30, ge=1)
-    cooldown_period: int = Field(default=300, ge=0)
-    initial_cooldown_period: int = Field(default=0, ge=0)
-    idle_replica_count: int | None = Field(default=None, ge=0)
-    min_replica_count: int = Field(default=0, ge=0)
-    max_replica_count: int = Field(default=100, ge=1)
+    polling_interval: PositiveCount = 30
+    cooldown_period: Count = 300
+    initial_cooldown_period: Count = 0
+    idle_replica_count: Count | None = None
+    min_replica_count: Count = 0
+    max_replica_count: PositiveCount = 100
     fallback: Fallback | None = None
 
 

@@ -15,7 +15,17 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from autoscaler.problems import describe
-from autoscaler.spec import DEFAULT_TOLERANCE, Behavior, MetricType, Model, ScalingSpec, read_annotations
+from autoscaler.spec import (
+    DEFAULT_TOLERANCE,
+    Behavior,
+    Count,
+    Integer,
+    MetricType,
+    Model,
+    PositiveCount,
+    ScalingSpec,
+    read_annotations,
+)
 
 Kind = Literal[
     "metric",
@@ -36,9 +46,10 @@ _REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "stabilize": ("desired", "current"),
     "stabilize_legacy": ("desired",),
     "rules_legacy": ("desired", "current"),
-    "keda_loop": ("metric", "current"),
-    "hpa_loop": ("metric", "current"),
-    "loop": ("metric", "current"),
+    # And the metric, unless the object is paused, which only its configuration tells.
+    "keda_loop": ("current",),
+    "hpa_loop": ("current",),
+    "loop": ("current",),
     "work_slots": ("waiting", "inflight"),
 }
 
@@ -59,14 +70,14 @@ class VectorError(ValueError):
 class AgedEvent(Model):
     """A scale event some seconds before the first step."""
 
-    change: int
+    change: Integer
     age: float
 
 
 class AgedRecommendation(Model):
     """A recommendation some seconds before the first step."""
 
-    value: int
+    value: Integer
     age: float
 
 
@@ -84,15 +95,15 @@ class Step(Model):
     t: float = 0.0
     note: str = ""
     metric: Reading | Mapping[str, Reading | None] | None = None
-    current: int = Field(default=0, ge=0)
-    status: int | None = Field(default=None, ge=0)
-    ready: int | None = Field(default=None, ge=0)
-    desired: int = 0
+    current: Count = 0
+    status: Count | None = None
+    ready: Count | None = None
+    desired: Integer = 0
     loop: Literal["keda", "hpa", "both"] | None = None
-    waiting: int = Field(default=0, ge=0)
-    inflight: int = Field(default=0, ge=0)
+    waiting: Count = 0
+    inflight: Count = 0
     service_seconds: float | None = Field(default=None, ge=0)
-    oldest_wait_seconds: float = Field(default=0.0, ge=0)
+    oldest_wait_seconds: float | None = Field(default=None, ge=0)
     provider_slots: float | None = Field(default=None, ge=0)
 
 
@@ -116,8 +127,15 @@ class Vector(Model):
         for index, step in enumerate(self.sequence):
             missing = [name for name in _REQUIRED[self.kind] if name not in step.model_fields_set]
             if missing:
-                raise ValueError(f"step {index} of kind {self.kind} lacks {' and '.join(missing)}; add it")
+                raise ValueError(lacking(index, self.kind, *missing))
+            if self.expect[index] == {}:
+                raise ValueError(f"expect[{index}] names nothing to compare; name a field of the answer, or a size")
         return self
+
+
+def lacking(step: int, kind: Kind, *names: str) -> str:
+    """What is wrong with a step that does not say all."""
+    return f"step {step} of kind {kind} lacks {' and '.join(names)}; add it"
 
 
 class Tolerance(Model):
@@ -138,8 +156,8 @@ class MetricConfig(Model):
 class RateConfig(Model):
     """Configuration of ``rate`` and ``rules_legacy``; the latter has no behavior."""
 
-    min_replicas: int = Field(ge=0)
-    max_replicas: int = Field(ge=1)
+    min_replicas: Count
+    max_replicas: PositiveCount
     behavior: Behavior | None = None
 
 
@@ -153,8 +171,8 @@ class StabilizeConfig(Model):
 class WorkSlotsConfig(Model):
     """Configuration of ``work_slots``."""
 
-    concurrency: int = Field(ge=1)
-    target_utilization: float = Field(gt=0, le=1)
+    concurrency: PositiveCount
+    target_utilization: float = Field(ge=0.001, le=1)
     target_wait_seconds: float = Field(gt=0)
 
 
@@ -164,7 +182,7 @@ def read_vectors(path: Path) -> tuple[Vector, ...]:
         raw = json.loads(path.read_bytes())
     except OSError as error:
         raise VectorError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise VectorError(f"{path}: is not JSON: {error}") from error
     if not isinstance(raw, list) or not raw:
         raise VectorError(f"{path}: must be a list of at least one vector")
@@ -185,12 +203,23 @@ def read_loop_config(vector: Vector) -> ScalingSpec:
     """Read the configuration of a loop: KEDA's names, ``behavior`` and ``scalingModifiers`` at the top."""
     place = f"vector {vector.name!r}: config"
     config = _kubernetes_form(vector.config)
-    texts = {key: _text(value) for key, value in config.get("annotations", {}).items()}
+    texts = _annotations(config.get("annotations", {}), f"{place}.annotations")
     try:
         annotations = read_annotations(texts)
     except ValueError as error:
         raise VectorError(f"{place}.annotations.{error}") from error
     return _read(ScalingSpec, {**config, "annotations": annotations}, place)
+
+
+def _annotations(given: Any, place: str) -> dict[str, str]:
+    """Annotations as strings; the API server drops nulls. Raises VectorError for what can be no annotation."""
+    if not isinstance(given, dict):
+        raise VectorError(f"{place}: must be an object of texts, such as the name of an annotation with its value")
+    texts = {name: _text(value) for name, value in given.items() if value is not None}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise VectorError(f'{place}.{name}: must be a text, such as "true" or "3"')
+    return texts
 
 
 def _read(model: type[ConfigModel], entry: Any, place: str) -> ConfigModel:

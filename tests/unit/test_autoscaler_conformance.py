@@ -33,6 +33,22 @@ LOOP_VECTOR: dict[str, Any] = {
 }
 
 
+WORK_VECTOR: dict[str, Any] = {
+    "name": "three workers' work",
+    "kind": "work_slots",
+    "config": {"concurrency": 8, "targetUtilization": 1, "targetWaitSeconds": 60},
+    "sequence": [{"waiting": 16, "inflight": 8}],
+    "expect": [3],
+}
+
+
+def configured(config: dict[str, Any], step: dict[str, Any] | None = None, expect: Any = 1) -> list[dict[str, Any]]:
+    """One step of a loop with more configuration, with a metric unless a step is given."""
+    step = {"metric": 1, "current": 1} if step is None else step
+    loop = {"triggers": [{"name": "a", "target": 8}], "behavior": {}, **config}
+    return [{"name": "configured", "kind": "loop", "config": loop, "sequence": [step], "expect": [expect]}]
+
+
 def _file(folder: Path, content: Any) -> str:
     path = folder / "vectors.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -90,6 +106,16 @@ def test_command_names_each_mismatch(tmp_path: Path, capsys: pytest.CaptureFixtu
             [{**LOOP_VECTOR, "sequence": [{"metric": {"wrk": 1}, "current": 1}], "expect": [1]}],
             "must name exactly work",
         ),
+        ([{**LOOP_VECTOR, "sequence": [{"current": 1}], "expect": [1]}], "step 0 of kind loop lacks metric; add it"),
+        (configured({"annotations": ["x"]}), "config.annotations: must be an object"),
+        (configured({"annotations": {"autoscaling.keda.sh/paused": [1]}}), "annotations.autoscaling.keda.sh/paused: "),
+        (configured({"fallback": {"failureThreshold": 0, "replicas": 10**10}}), "fallback.replicas: should be less"),
+        (configured({"maxReplicaCount": 2**31}), "maxReplicaCount: should be less"),
+        (configured({"scalingModifiers": {"formula": "-" * 499 + "a", "target": 8}}), "nested more than 250 deep"),
+        ([{**METRIC_VECTOR, "sequence": [{"metric": 1, "current": 2**31}]}], "current: should be less"),
+        ('[{"name": "long", "sequence": [' + "9" * 5000 + "]}]", "is not JSON"),
+        ([{**METRIC_VECTOR, "expect": [{}]}], "expect[0] names nothing to compare"),
+        ([{**WORK_VECTOR, "config": {**WORK_VECTOR["config"], "targetUtilization": 5e-324}}], "targetUtilization: "),
     ],
 )
 def test_command_refuses_bad_files(
@@ -100,6 +126,22 @@ def test_command_refuses_bad_files(
     output = capsys.readouterr().err
     assert output.startswith("error: ")
     assert message in output
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{**WORK_VECTOR, "sequence": [{"waiting": 16, "inflight": 8, "oldest_wait_seconds": None}]}],
+        configured({"annotations": {"autoscaling.keda.sh/paused": "true"}}, {"current": 3}, 3),
+        configured({"annotations": {"autoscaling.keda.sh/paused": None, "other": None}}),
+        configured({"scalingModifiers": {"formula": "(" * 249 + "a" + ")" * 249, "target": 8}}),
+    ],
+)
+def test_command_takes_what_the_format_allows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: list[dict[str, Any]]
+) -> None:
+    """Unknown times as null, paused objects without a metric, deep formulas: each holds."""
+    assert main(["conformance", _file(tmp_path, content)]) == 0, capsys.readouterr()
 
 
 def test_command_refuses_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
