@@ -6,6 +6,7 @@ Follows KEDA's ``pkg/scaling/scale_handler.go``, ``pkg/fallback/fallback.go`` an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +14,9 @@ from typing import NamedTuple
 from autoscaler.formula import FormulaError
 from autoscaler.quantity import MAX_MILLI, approximate, milli
 from autoscaler.spec import Fallback, MetricType, ScalingModifiers, ScalingSpec, Trigger
+
+#: The same as a float, for sums that leave the range of integers.
+_MOST_MILLI = float(MAX_MILLI)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def _composite_metric(readings: Readings, modifiers: ScalingModifiers, replicas:
         usage = _fallback_usage(fallback, target, modifiers.metric_type, replicas, ready)
     else:
         usage = None if readings.any_failed else _formula_usage(readings, modifiers)
-    return Metric(usage, milli(target), modifiers.metric_type)
+    return Metric(usage, _cut(target), modifiers.metric_type)
 
 
 def _substitutes_nil(fallback: Fallback | None) -> bool:
@@ -153,7 +157,10 @@ def _formula_usage(readings: Readings, modifiers: ScalingModifiers) -> int | Non
 
 
 def _cut(value: float) -> int:
-    return min(int(value * 1000), MAX_MILLI) if 0 < value < float("inf") else 0
+    """Thousandths without what is beyond them, as Go cuts them; 0 for NaN and infinity, of which Go makes anything."""
+    if not math.isfinite(value):
+        return 0
+    return int(max(-_MOST_MILLI, min(value * 1000, _MOST_MILLI)))
 
 
 def _fallback_usage(
@@ -165,7 +172,7 @@ def _fallback_usage(
         if ready == 0:
             return None
         size /= ready
-    return int(target * 1000 * size)
+    return int(min(target * 1000 * size, _MOST_MILLI))
 
 
 def fallback_replicas(fallback: Fallback, replicas: int) -> int:

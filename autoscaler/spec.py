@@ -149,8 +149,8 @@ class ScalingModifiers(Model):
 
     @property
     def has_integer_target(self) -> bool:
-        """Whether KEDA's ``HasValidFallback`` (``ParseInt``) accepts the target."""
-        return re.fullmatch(r"[+-]?\d+", self.target, re.ASCII) is not None and int(self.target) > 0
+        """Whether KEDA's ``HasValidFallback`` (``ParseInt``, 64 bits) accepts the target."""
+        return re.fullmatch(r"[+-]?\d+", self.target, re.ASCII) is not None and 0 < int(self.target) < 2**63
 
 
 class Trigger(Model):

@@ -135,12 +135,50 @@ def test_command_refuses_bad_files(
         configured({"annotations": {"autoscaling.keda.sh/paused": "true"}}, {"current": 3}, 3),
         configured({"annotations": {"autoscaling.keda.sh/paused": None, "other": None}}),
         configured({"scalingModifiers": {"formula": "(" * 249 + "a" + ")" * 249, "target": 8}}),
+        # The target is cut to 2.009; rounded to 2.01 it would ask for 20.
+        configured(
+            {"scalingModifiers": {"formula": "a", "target": "2.01"}}, {"metric": 40.2, "current": 18, "loop": "hpa"}, 21
+        ),
+        # A target of more than 64 bits switches the fallback off, as one that is no integer does.
+        configured(
+            {
+                "scalingModifiers": {"formula": "a", "target": "9" * 20},
+                "fallback": {"failureThreshold": 0, "replicas": 3},
+            },
+            {"metric": None, "current": 1, "loop": "hpa"},
+        ),
+        # Far beyond any metric, and yet a number.
+        configured(
+            {
+                "triggers": [{"name": "a", "target": 1e307}],
+                "fallback": {"failureThreshold": 0, "replicas": 3},
+            },
+            {"metric": None, "current": 1, "loop": "hpa"},
+        ),
+        # Negative values may be compared with negative thresholds: -5 is below -3 and above -10.
+        *(
+            configured(
+                {"scalingModifiers": {"formula": "a - 5", "target": 8, "activationTarget": threshold}},
+                {"metric": 0, "current": 0, "loop": "keda"},
+                replicas,
+            )
+            for threshold, replicas in ((-3, 0), (-10, 1))
+        ),
+        configured({"scalingModifiers": {"formula": "a - 5", "target": 8}}, {"metric": 0, "current": 3}, 3),
+        configured(
+            {
+                "scalingModifiers": {"formula": "a - 5", "target": 8},
+                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+            },
+            {"metric": 0, "current": 3, "loop": "hpa"},
+            1,
+        ),
     ],
 )
 def test_command_takes_what_the_format_allows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: list[dict[str, Any]]
 ) -> None:
-    """Unknown times as null, paused objects without a metric, deep formulas: each holds."""
+    """Unknown times as null, paused objects without a metric, huge and negative numbers: each holds."""
     assert main(["conformance", _file(tmp_path, content)]) == 0, capsys.readouterr()
 
 
