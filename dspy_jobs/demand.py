@@ -169,9 +169,10 @@ def demand_of(queues: Sequence[QueueLoad], workers: Iterable[WorkerLoad], settin
     unstarted = max(0, sum(worker.held for worker in workers) - running)
     waiting = _waiting(queues, unstarted, settings)
     parts = tuple(_of_queue(queue, waiting[queue.name], scaling.target_wait_seconds) for queue in queues)
-    slots = max(0.0, sum(part.work_slots for part in parts) - draining)
+    slots = sum(part.work_slots for part in parts)
     if scaling.provider_slots is not None:
         slots = min(slots, scaling.provider_slots)
+    slots = max(0.0, slots - draining)  # the provider's slots that draining workers use are no others' to use
     outstanding = sum(waiting.values()) + running - draining
     return Demand(
         work=work(slots, outstanding, scaling.target_utilization),

@@ -164,6 +164,16 @@ def test_the_provider_caps_the_sum() -> None:
     assert demand(*queues, provider_slots=30).work_slots == 30
 
 
+@pytest.mark.parametrize(("held", "slots"), [(0, 30), (10, 20), (40, 0)])
+def test_the_providers_slots_are_shared_with_draining_workers(held: int, slots: int) -> None:
+    """What they run is with the provider until it ends: as many fewer may run elsewhere; still work is never 0."""
+    queues = QueueLoad("dspy.c", waiting=100, running=40), QueueLoad("dspy.b", waiting=100)
+    draining = WorkerLoad("w1", True, is_draining=True, held=held, running=held)
+    found = demand(*queues, workers=(draining,), provider_slots=30)
+    assert (found.work_slots, found.draining) == (slots, held)
+    assert found.work > 0
+
+
 def test_a_draining_worker_is_no_capacity() -> None:
     """What it runs needs no slot elsewhere; what it holds without having started does, and so does a dead one's."""
     queue = QueueLoad("dspy.c", taken=4, running=6)
