@@ -131,8 +131,15 @@ class Gauges:
         self._lateness.labels(self._namespace, _TYPE, self._target.name).set(seconds)
 
     def leads(self, leads: bool) -> None:
-        """Show whether this process is the leader."""
+        """Show whether this process is the leader. Of what only the leader knows another one shows nothing."""
         self._leader.set(leads)
+        if leads:
+            return
+        for gauge in (self._values, self._active, self._latency, self._lateness):
+            gauge.clear()
+        of_leader = (self._desired, self._current, self._draining, self._raw, self._fallback)
+        for gauge in (*of_leader, *self._details.values()):
+            gauge.set(math.nan)
 
     def drained(self, seconds: float) -> None:
         """Note that a worker ended after it was asked to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -135,6 +136,22 @@ def test_a_broken_backend_is_asked_again(scene: Scene) -> None:
     assert scene.tick(24) == 0
     scene.backend.is_broken = False
     assert scene.tick(24) == 3
+
+
+def test_who_does_not_lead_shows_no_old_numbers(scene: Scene) -> None:
+    """What it saw while it led would stand beside the new leader's numbers for ever; what it counted stays."""
+    scene.metric.details = {"waiting": 20.0}
+    scene.tick(24)
+    scene.lease.is_held = False
+    scene.tick(0)
+    ours = ("desired_replicas", "current_replicas", "draining_replicas", "raw_recommendation", "waiting_jobs")
+    assert all(math.isnan(scene.gauge(f"dspy_autoscaler_{name}") or 0) for name in ours)
+    shown = {metric.name for metric in scene.gauges.registry.collect() if metric.samples}
+    assert not shown & {"keda_scaler_metrics_value", "keda_scaler_active", "keda_scaler_metrics_latency_seconds"}
+    assert scene.gauge("dspy_autoscaler_scale_events_total", direction="up", reason="DesiredWithinRange") == 1
+    scene.lease.is_held = True
+    scene.tick(24)
+    assert scene.gauge("dspy_autoscaler_desired_replicas") == 3
 
 
 def test_prometheus_is_told(scene: Scene) -> None:
