@@ -15,7 +15,6 @@ from typing import get_args
 
 import redis
 import structlog
-from prometheus_client import start_http_server
 
 from autoscaler.backends.compose import ComposeService
 from autoscaler.backends.dry_run import DryRun
@@ -34,6 +33,7 @@ from autoscaler.reading import Observer
 from autoscaler.scaled_object import ScaledObject, ScaledObjectError, read_scaled_object
 from autoscaler.sources import UnusableTrigger
 from autoscaler.spec import ScalingSpec
+from autoscaler.status_server import Pulse, serve_status
 from dspy_jobs import error_reports, names
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.pid_files import worker_pids
@@ -106,6 +106,7 @@ class Run:
     backend: Backend
     lease: Lease
     leave_workers: bool
+    pulse: Pulse
 
     @classmethod
     def prepare(cls, options: argparse.Namespace, settings: Settings) -> Run:
@@ -124,11 +125,12 @@ class Run:
         observer = _observer(kind, options, settings, target, ledger)
         lease = Lease(ledger, names.autoscaler_lease(options.lease_name or target.name), place=backend.place)
         port = settings.autoscaler.metrics_port if options.metrics_port is None else options.metrics_port
+        pulse = Pulse()
         if port is not None:
-            start_http_server(port, options.metrics_host, gauges.registry)
+            serve_status(port, options.metrics_host, gauges.registry, pulse)
         _warn_of_other_concurrency(target, settings)
         loop = Autoscaler(scaling, observer, backend, lease, gauges, time.monotonic)
-        return cls(loop, backend, lease, options.leave_workers)
+        return cls(loop, backend, lease, options.leave_workers, pulse)
 
     def once(self) -> int:
         """Decide and act once; 0 if every metric could be read."""
@@ -153,6 +155,7 @@ class Run:
         """Step after step until told to stop, 0, or until no worker can be had any more, 2."""
         try:
             while told.times == 0:
+                self.pulse.beat()
                 self.loop.step()
                 time.sleep(_STEP_SECONDS)
         except Misconfigured as error:
@@ -164,6 +167,7 @@ class Run:
     def _stop_backend(self, told: Told) -> None:
         seen = told.times
         while not self.backend.stop():
+            self.pulse.beat()
             if told.times > seen:
                 seen = told.times
                 self.backend.hurry()

@@ -10,6 +10,7 @@ from autoscaler_doubles import PlayedBackend, PlayedLease
 from autoscaler import run_command
 from autoscaler.fleet import Misconfigured
 from autoscaler.run_command import AFTER_LONGEST_JOB_SECONDS, WRONG_CONFIGURATION, Run, Told, drain_seconds_of
+from autoscaler.status_server import Pulse
 from dspy_jobs.settings import LONGEST_SECONDS, JobSettings, Settings, WorkerSettings
 from worker.chunk import STUCK_SECONDS
 
@@ -50,7 +51,8 @@ class Scene:
 
     def end(self, leave_workers: bool = False) -> int:
         """The exit code of a run that ends with its first step."""
-        return Run(self.loop, self.backend, self.lease, leave_workers).until_stopped()  # type: ignore[arg-type]
+        run = Run(self.loop, self.backend, self.lease, leave_workers, Pulse())  # type: ignore[arg-type]
+        return run.until_stopped()
 
 
 @pytest.fixture

@@ -220,7 +220,7 @@ def test_the_autoscaler_is_measured_where_it_answers() -> None:
     command = SERVICES["worker"]["command"]
     port = command[command.index("--metrics-port") + 1]
     assert targets == {"api": ["api:8080"], "autoscaler": [f"worker:{port}"]}
-    assert f"127.0.0.1:{port}/metrics" in str(SERVICES["worker"]["healthcheck"]["test"])
+    assert f"127.0.0.1:{port}/health" in str(SERVICES["worker"]["healthcheck"]["test"])
 
 
 def test_the_quickstart_script_is_clean() -> None:
