@@ -31,7 +31,8 @@ class Stage:
 
     def copied(self) -> list[tuple[str, str]]:
         """Source and target of each COPY from the build context."""
-        return [(a, b) for a, b in (line.split() for line in self.all("COPY") if not line.startswith("--from"))]
+        lines = [re.sub(r"^--chmod=\d+ ", "", line) for line in self.all("COPY") if not line.startswith("--from")]
+        return [(a, b) for a, b in map(str.split, lines)]
 
 
 def read_dockerfile(path: Path) -> tuple[dict[str, str], dict[str, Stage]]:

@@ -91,6 +91,13 @@ def test_the_image_holds_what_its_process_imports(image: str) -> None:
     assert _stages(image)[-1].command()[2] in packages
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_process_may_read_what_was_copied(image: str) -> None:
+    """Files keep their modes when they are copied, and of a clone made with umask 077 only its owner may read them."""
+    for stage in _stages(image):
+        assert all(line.startswith(("--from", "--chmod=755 ")) for line in stage.all("COPY"))
+
+
 def _imports(path: Path) -> set[str]:
     tree = ast.walk(ast.parse(path.read_text()))
     return {
