@@ -119,7 +119,8 @@ class Launcher:
     def listen(self, name: str) -> None:
         """Pass on what a worker has said on standard error since the last time."""
         for line in self._errors_of(name).new_lines():
-            log.warning("worker_stderr", worker=name, line=line)
+            if line.strip():
+                log.warning("worker_stderr", worker=name, line=line)
 
     def last_lines(self, name: str) -> str:
         """The end of what a worker said on standard error."""
