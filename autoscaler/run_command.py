@@ -15,6 +15,7 @@ from typing import get_args
 
 import redis
 import structlog
+from redis.exceptions import RedisError
 
 from autoscaler.backends.compose import ComposeService
 from autoscaler.backends.dry_run import DryRun
@@ -25,9 +26,9 @@ from autoscaler.backends.process import Limits, ProcessBackend
 from autoscaler.backends.registry import RedisRegistry, live_workers
 from autoscaler.fleet import Backend, BackendError, Misconfigured
 from autoscaler.gauges import Gauges
-from autoscaler.lease import Lease
+from autoscaler.lease import Lease, NoLease
 from autoscaler.ledger import DemandDocument
-from autoscaler.loop import Autoscaler
+from autoscaler.loop import Autoscaler, Leadership
 from autoscaler.observer import direct_observer, remote_observer
 from autoscaler.reading import Observer
 from autoscaler.scaled_object import ScaledObject, ScaledObjectError, read_scaled_object
@@ -45,8 +46,8 @@ from dspy_jobs.store import connect
 
 log = structlog.get_logger("autoscaler")
 
-#: Exit codes: a wrong configuration, and a single run in which nothing could be decided.
-WRONG_CONFIGURATION, UNDECIDED = 2, 1
+#: Exit codes: a wrong configuration; a single run in which nothing could be decided, and one that found no Redis.
+WRONG_CONFIGURATION, UNDECIDED, NO_REDIS = 2, 1, 3
 
 BACKENDS = get_args(AutoscalerSettings.model_fields["backend"].annotation)
 
@@ -64,7 +65,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--scaled-object", type=Path, metavar="FILE", help="KEDA ScaledObject to obey")
     add("--backend", choices=BACKENDS, help="what starts and stops workers")
     add("--once", action="store_true", help="decide and act once, then exit; workers are left running")
-    add("--direct", action=argparse.BooleanOptionalAction, help="read Redis instead of asking the API over HTTP")
+    add(
+        "--direct",
+        action=argparse.BooleanOptionalAction,
+        help="read Redis, not the API; outside of a cluster the default",
+    )
     add("--url", help="address of GET /v1/autoscale, in place of the one in the ScaledObject")
     add("--min", type=int, metavar="N", help="in place of minReplicaCount")
     add("--max", type=int, metavar="N", help="in place of maxReplicaCount")
@@ -104,9 +109,10 @@ class Run:
 
     loop: Autoscaler
     backend: Backend
-    lease: Lease
+    lease: Leadership
     leave_workers: bool
     pulse: Pulse
+    ledger: redis.Redis
 
     @classmethod
     def prepare(cls, options: argparse.Namespace, settings: Settings) -> Run:
@@ -123,22 +129,33 @@ class Run:
         gauges.bounds(scaling.min_replica_count, scaling.max_replica_count)
         backend = _backend(kind, options, settings, target, ledger, gauges)
         observer = _observer(kind, options, settings, target, ledger)
-        lease = Lease(ledger, names.autoscaler_lease(options.lease_name or target.name), place=backend.place)
+        lease = _leadership(kind, options.lease_name or target.name, ledger, backend.place)
         port = settings.autoscaler.metrics_port if options.metrics_port is None else options.metrics_port
         pulse = Pulse()
         if port is not None:
             serve_status(port, options.metrics_host, gauges.registry, pulse)
         _warn_of_other_concurrency(target, settings)
-        loop = Autoscaler(scaling, observer, backend, lease, gauges, time.monotonic)
-        return cls(loop, backend, lease, options.leave_workers, pulse)
+        tell = backend.tell if isinstance(backend, DryRun) else None
+        loop = Autoscaler(scaling, observer, backend, lease, gauges, time.monotonic, tell)
+        return cls(loop, backend, lease, options.leave_workers, pulse, ledger)
 
     def once(self) -> int:
-        """Decide and act once; 0 if every metric could be read."""
+        """Decide and act once; 0 if every metric could be read, 3 without Redis, which knows who leads."""
+        if problem := self._redis_problem():
+            print(f"autoscaler: Redis cannot be reached: {problem}; set REDIS_URL or start the stack", file=sys.stderr)
+            return NO_REDIS
         if self.loop.step():
             return 0
         if not self.loop.leads:
-            log.warning("another_leads")
+            print(f"autoscaler: another one leads ({self.lease.holder}): it scales, this one does not", file=sys.stderr)
         return UNDECIDED
+
+    def _redis_problem(self) -> str | None:
+        try:
+            self.ledger.ping()
+        except RedisError as error:
+            return str(error).rstrip(".")
+        return None
 
     def until_stopped(self) -> int:
         """Step after step until told to stop, then drain the workers; a second signal makes them give back."""
@@ -271,11 +288,23 @@ def drain_seconds_of(settings: Settings) -> float:
     return max(settings.worker.drain_seconds, longest)
 
 
+def _leadership(kind: str, name: str, ledger: redis.Redis, place: str) -> Leadership:
+    """A dry run takes no lease: the one that scales would stop, and nobody would scale."""
+    return NoLease() if kind == "dry-run" else Lease(ledger, names.autoscaler_lease(name), place=place)
+
+
+def _is_direct(kind: str, options: argparse.Namespace) -> bool:
+    """Whether to read Redis: outside of a cluster nobody resolves the address in the ScaledObject."""
+    if options.direct is not None:
+        return bool(options.direct)
+    is_in_cluster = kind != "process" and (kind == "kubernetes" or options.kubernetes_account.is_dir())
+    return options.url is None and not is_in_cluster
+
+
 def _observer(
     kind: str, options: argparse.Namespace, settings: Settings, target: ScaledObject, ledger: redis.Redis
 ) -> Observer:
-    is_direct = kind == "process" and options.url is None if options.direct is None else options.direct
-    if is_direct:
+    if _is_direct(kind, options):
         return direct_observer(target, DemandDocument(ledger, settings), ledger)
     return remote_observer(target, ledger, options.url, secret)
 

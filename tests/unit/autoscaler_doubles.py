@@ -71,6 +71,7 @@ class PlayedLease:
 
     is_held: bool = True
     leader: str | None = None
+    holder: str | None = None
 
     def keep(self) -> bool:
         """Whether it is held."""

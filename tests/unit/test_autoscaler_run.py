@@ -51,7 +51,7 @@ class Scene:
 
     def end(self, leave_workers: bool = False) -> int:
         """The exit code of a run that ends with its first step."""
-        run = Run(self.loop, self.backend, self.lease, leave_workers, Pulse())  # type: ignore[arg-type]
+        run = Run(self.loop, self.backend, self.lease, leave_workers, Pulse(), None)  # type: ignore[arg-type]
         return run.until_stopped()
 
 
