@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from autoscaler.fleet import Fleet
 from autoscaler.reading import Reading
 from autoscaler.scaled_object import ScaledObject
+from autoscaler.spec import ScalingSpec
 
 #: Labels of KEDA's ``pkg/metricscollector/prommetrics.go``.
 _SCALER_LABELS = ("namespace", "metric", "scaledObject", "scaler", "triggerIndex", "type")
@@ -35,9 +36,7 @@ class Gauges:
         self._target, self._namespace = target, target.namespace or "default"
         self._make_keda_metrics()
         self._make_our_metrics()
-        self.bounds(target.scaling.min_replica_count, target.scaling.max_replica_count)
-        self._errors_of_object.labels(*self._object)
-        self._paused.labels(*self._object).set(float(target.scaling.annotations.is_paused))
+        self.obey(target, target.scaling)
 
     def _make_keda_metrics(self) -> None:
         def gauge(name: str, text: str, labels: tuple[str, ...] = _SCALER_LABELS) -> Gauge:
@@ -87,10 +86,15 @@ class Gauges:
             "dspy_autoscaler_drain_killed", "Workers killed because they did not end.", registry=self.registry
         )
 
-    def bounds(self, low: int, high: int) -> None:
-        """Show the bounds."""
-        self._min.set(low)
-        self._max.set(high)
+    def obey(self, target: ScaledObject, scaling: ScalingSpec) -> None:
+        """Show what is obeyed from now on; ``scaling`` has the bounds that hold. Former triggers are forgotten."""
+        self._target, self._namespace = target, target.namespace or "default"
+        for gauge in (self._values, self._active, self._latency, self._paused):
+            gauge.clear()
+        self._min.set(scaling.min_replica_count)
+        self._max.set(scaling.max_replica_count)
+        self._errors_of_object.labels(*self._object)
+        self._paused.labels(*self._object).set(float(scaling.annotations.is_paused))
 
     def read(self, reading: Reading) -> None:
         """Show what was read; of a trigger that failed the last value stays, as in KEDA."""

@@ -82,6 +82,12 @@ class Autoscaler:
         """Whether this process scales."""
         return self._term is not None
 
+    def obey(self, scaling: ScalingSpec, observer: Observer) -> None:
+        """Decide by these settings and readings from now on, with the memory there is."""
+        self._scaling, self._observer = scaling, observer
+        if self._term is not None:
+            self._term.obey(scaling, self._clock())
+
     def step(self) -> bool:
         """Do what is due; whether a decision was made without any failure.
 
@@ -178,6 +184,11 @@ class Term:
         self._failing: frozenset[str] = frozenset()
         self._is_first = True
         self.state = State(created=now)
+
+    def obey(self, scaling: ScalingSpec, now: float) -> None:
+        """Go on with other settings, at once and in their rhythm."""
+        self._scaling = scaling
+        self._cadence = Cadence(Periods.local(scaling.polling_interval), now)
 
     def due(self, now: float) -> tuple[Due, float]:
         """Which loops are due, and how many seconds late."""

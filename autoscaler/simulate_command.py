@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from autoscaler.cadence import Periods
+from autoscaler.obeyed import ScaledObjectFile
 from autoscaler.plot import NoPlotting, draw
-from autoscaler.run_command import read_target
 from autoscaler.scaled_object import ScaledObject, ScaledObjectError
 from autoscaler.simulation import Played, SimulationError, Tick, World, simulate
 from autoscaler.spec import ScalingSpec
@@ -71,7 +71,7 @@ def main(options: argparse.Namespace) -> int:
 
 def _target(options: argparse.Namespace, settings: Settings) -> ScaledObject:
     """The ScaledObject, with the last step to zero as the rhythm's owner takes it."""
-    target = read_target(options, settings)
+    target = ScaledObjectFile(options, settings).read()
     default = None if options.like == "cluster" else 1
     last = default if options.scale_to_zero_from is None else options.scale_to_zero_from or None
     fields = {name: getattr(target.scaling, name) for name in ScalingSpec.model_fields}

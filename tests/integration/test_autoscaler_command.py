@@ -100,6 +100,18 @@ def test_a_second_instance_waits(command: Command, store: SyncStore) -> None:
     ]
 
 
+def test_a_model_that_the_fallback_does_not_count_is_told(command: Command, tmp_path: Path) -> None:
+    """While the API is away only lists are counted that a trigger names, and that is no surprise then."""
+    lists = (
+        "    - {type: redis, metadata: {address: 'r:1', listName: 'dj:queue:dspy.gpt:waiting:3', listLength: '1'}}\n"
+    )
+    (tmp_path / "scaledobject.yaml").write_text(SCALED_OBJECT + lists)
+    _, out, _ = outcome(command("--backend", "dry-run", "--once", "--no-direct"))
+    assert [event["models"] for line in out.splitlines() if (event := _event(line)).get("models")] == [["sandbox"]]
+    _, out, _ = outcome(command("--backend", "dry-run", "--once"))
+    assert "models_without_trigger" not in out
+
+
 @pytest.mark.parametrize("backend", ["dry-run", "process"])
 def test_without_redis_it_says_so(command: Command, backend: str) -> None:
     """That is another thing than another leader, and has its own exit code."""

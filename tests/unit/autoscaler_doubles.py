@@ -64,6 +64,9 @@ class PlayedMetric:
         problems = {} if self.value is not None else {"s0": "refused"}
         return Reading({"s0": self.value}, problems, {"s0": 0.01}, self.details)
 
+    def close(self) -> None:
+        """Nothing."""
+
 
 @dataclass
 class PlayedLease:
