@@ -85,6 +85,17 @@ class Gauges:
         self._killed = Counter(
             "dspy_autoscaler_drain_killed", "Workers killed because they did not end.", registry=self.registry
         )
+        self._deaths = Counter(
+            "dspy_autoscaler_worker_deaths", "Workers that ended without being asked to.", registry=self.registry
+        )
+        self._blocked = Counter(
+            "dspy_autoscaler_starts_blocked",
+            "Times that missing workers could not be started, each counted as it began.",
+            ("reason",),
+            registry=self.registry,
+        )
+        for reason in ("crash_loop", "configuration", "memory"):
+            self._blocked.labels(reason)
 
     def obey(self, target: ScaledObject, scaling: ScalingSpec) -> None:
         """Show what is obeyed from now on; ``scaling`` has the bounds that hold. Former triggers are forgotten."""
@@ -152,6 +163,14 @@ class Gauges:
     def drain_killed(self) -> None:
         """Note that a worker had to be killed."""
         self._killed.inc()
+
+    def worker_died(self) -> None:
+        """Note that a worker ended that nobody had asked to."""
+        self._deaths.inc()
+
+    def start_blocked(self, reason: str) -> None:
+        """Note that missing workers cannot be started from now on, and why."""
+        self._blocked.labels(reason).inc()
 
     @property
     def _object(self) -> tuple[str, str]:
