@@ -144,7 +144,11 @@ def test_the_examples_can_be_read(path: Path) -> None:
         ("t,work\n1,-1\n", "0 or more"),
         ("t,work\n2,1\n1,1\n", "goes back"),
         ("t,arrivals,service_seconds\n0,1.5,1\n", "no whole number"),
-        ("t,arrivals,service_seconds\n0,1\n", "line 2"),
+        ("t,arrivals,service_seconds\n0,1\n", "line 2: has 2 values for 3 columns"),
+        ("t,work\n1,2,3\n", "line 2: has 3 values for 2 columns"),
+        ("# where from\n\nt,work\n# when\n1,x\n", "line 5: work 'x'"),
+        ("t,work\n", "holds no row"),
+        ("", "columns"),
     ],
 )
 def test_a_wrong_trace_is_explained(tmp_path: Path, text: str, words: str) -> None:
@@ -153,6 +157,13 @@ def test_a_wrong_trace_is_explained(tmp_path: Path, text: str, words: str) -> No
     path.write_text(text)
     with pytest.raises(TraceError, match=words):
         read_trace(path)
+
+
+def test_what_a_spreadsheet_adds_is_no_mistake(tmp_path: Path) -> None:
+    """A byte order mark, spaces around names and numbers, blank lines, Windows' ends of lines."""
+    path = tmp_path / "trace.csv"
+    path.write_bytes(b"\xef\xbb\xbft , arrivals, service_seconds\r\n 0, 3 ,1.5\r\n \r\n")
+    assert read_trace(path) == Trace(arrivals=(Arrival(0, 3, 1.5),))
 
 
 @pytest.fixture
