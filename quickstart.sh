@@ -11,7 +11,13 @@ fail() {
 
 command -v docker >/dev/null || fail "docker is not installed; without it, \`make up\` starts everything but the monitoring"
 command -v curl >/dev/null || fail "curl is not installed"
-docker compose version >/dev/null 2>&1 || fail "docker has no compose plugin, version 2.24 or newer"
+compose="$(docker compose version --short 2>/dev/null)" || fail "docker has no compose plugin, version 2.24 or newer"
+IFS=. read -r major minor _ <<<"${compose#v}"
+case "$major.$minor" in *[!0-9.]* | .* | *.) ;; *) # what gives no number is not ours to judge
+  [ "$major" -gt 2 ] || { [ "$major" -eq 2 ] && [ "$minor" -ge 24 ]; } ||
+    fail "docker compose is version $compose, and 2.24 or newer is needed"
+  ;;
+esac
 docker info >/dev/null 2>&1 || fail "the docker engine does not run, or you may not use it"
 
 if [ ! -e .env ]; then

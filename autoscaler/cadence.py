@@ -18,10 +18,11 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True)
 class Periods:
-    """Seconds between the runs of either loop."""
+    """Seconds between the runs of either loop, and how much later than KEDA's the HPA's first one comes."""
 
     keda: float
     hpa: float
+    hpa_offset: float = 0.0
 
     @classmethod
     def local(cls, polling_interval: float) -> Periods:
@@ -29,13 +30,13 @@ class Periods:
         return cls(polling_interval, min(polling_interval, HPA_SYNC_SECONDS))
 
     @classmethod
-    def cluster(cls, polling_interval: float) -> Periods:
+    def cluster(cls, polling_interval: float, hpa_offset: float = 0.0) -> Periods:
         """A cluster's: KEDA polls, the HPA syncs every 15 s, neither knows of the other."""
-        return cls(polling_interval, HPA_SYNC_SECONDS)
+        return cls(polling_interval, HPA_SYNC_SECONDS, hpa_offset)
 
 
 class Cadence:
-    """Two fixed rhythms that begin together. Missed beats are left out, not made up for."""
+    """Two fixed rhythms. Missed beats are left out, not made up for."""
 
     def __init__(self, periods: Periods, start: float) -> None:
         self._periods, self._start = periods, start
@@ -52,7 +53,7 @@ class Cadence:
         if due.keda:
             self._polls = _beats(now - self._start, self._periods.keda)
         if due.hpa:
-            self._syncs = _beats(now - self._start, self._periods.hpa)
+            self._syncs = _beats(now - self._start - self._periods.hpa_offset, self._periods.hpa)
         return due
 
     # Multiplied, not added up: equal periods must stay in step whatever floats do.
@@ -62,7 +63,7 @@ class Cadence:
 
     @property
     def _next_sync(self) -> float:
-        return self._start + self._syncs * self._periods.hpa
+        return self._start + self._periods.hpa_offset + self._syncs * self._periods.hpa
 
 
 def _beats(elapsed: float, period: float) -> int:

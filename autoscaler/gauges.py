@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from autoscaler.fleet import Fleet
 from autoscaler.reading import Reading
 from autoscaler.scaled_object import ScaledObject
+from autoscaler.spec import ScalingSpec
 
 #: Labels of KEDA's ``pkg/metricscollector/prommetrics.go``.
 _SCALER_LABELS = ("namespace", "metric", "scaledObject", "scaler", "triggerIndex", "type")
@@ -35,9 +36,7 @@ class Gauges:
         self._target, self._namespace = target, target.namespace or "default"
         self._make_keda_metrics()
         self._make_our_metrics()
-        self.bounds(target.scaling.min_replica_count, target.scaling.max_replica_count)
-        self._errors_of_object.labels(*self._object)
-        self._paused.labels(*self._object).set(float(target.scaling.annotations.is_paused))
+        self.obey(target, target.scaling)
 
     def _make_keda_metrics(self) -> None:
         def gauge(name: str, text: str, labels: tuple[str, ...] = _SCALER_LABELS) -> Gauge:
@@ -86,11 +85,27 @@ class Gauges:
         self._killed = Counter(
             "dspy_autoscaler_drain_killed", "Workers killed because they did not end.", registry=self.registry
         )
+        self._deaths = Counter(
+            "dspy_autoscaler_worker_deaths", "Workers that ended without being asked to.", registry=self.registry
+        )
+        self._blocked = Counter(
+            "dspy_autoscaler_starts_blocked",
+            "Times that missing workers could not be started, each counted as it began.",
+            ("reason",),
+            registry=self.registry,
+        )
+        for reason in ("crash_loop", "configuration", "memory"):
+            self._blocked.labels(reason)
 
-    def bounds(self, low: int, high: int) -> None:
-        """Show the bounds."""
-        self._min.set(low)
-        self._max.set(high)
+    def obey(self, target: ScaledObject, scaling: ScalingSpec) -> None:
+        """Show what is obeyed from now on; ``scaling`` has the bounds that hold. Former triggers are forgotten."""
+        self._target, self._namespace = target, target.namespace or "default"
+        for gauge in (self._values, self._active, self._latency, self._paused):
+            gauge.clear()
+        self._min.set(scaling.min_replica_count)
+        self._max.set(scaling.max_replica_count)
+        self._errors_of_object.labels(*self._object)
+        self._paused.labels(*self._object).set(float(scaling.annotations.is_paused))
 
     def read(self, reading: Reading) -> None:
         """Show what was read; of a trigger that failed the last value stays, as in KEDA."""
@@ -148,6 +163,14 @@ class Gauges:
     def drain_killed(self) -> None:
         """Note that a worker had to be killed."""
         self._killed.inc()
+
+    def worker_died(self) -> None:
+        """Note that a worker ended that nobody had asked to."""
+        self._deaths.inc()
+
+    def start_blocked(self, reason: str) -> None:
+        """Note that missing workers cannot be started from now on, and why."""
+        self._blocked.labels(reason).inc()
 
     @property
     def _object(self) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -35,7 +37,7 @@ class Lease:
         self._lock = client.lock(name, timeout=seconds, thread_local=False)
         self._name, self._seconds, self._clock, self._place = name, seconds, clock, place
         self._until = self._next = float("-inf")
-        self._leader: str | None = None
+        self._other: str | None = None
 
     @property
     def is_held(self) -> bool:
@@ -45,7 +47,15 @@ class Lease:
     @property
     def leader(self) -> str | None:
         """The place of another who has it, as found last; None if nobody has, or Redis could not be asked."""
-        return self._leader
+        return None if self._other is None else self._other.rpartition(" ")[0]
+
+    @property
+    def holder(self) -> str | None:
+        """Who that is, for people: host and process number."""
+        if self._other is None:
+            return None
+        host, _, rest = self._other.rpartition(" ")[2].partition("/")
+        return f"{host} process {rest.partition('/')[0]}" if rest else self._other
 
     def keep(self) -> bool:
         """Take or renew it, as far as it is time to; whether it is ours. To be called several times a second."""
@@ -65,17 +75,20 @@ class Lease:
 
     def _try(self) -> None:
         # Counted from before the command: it may have been on its way for a while.
-        began, self._leader = self._clock(), None
+        began, self._other = self._clock(), None
         try:
-            is_ours = self._renewed() or bool(self._lock.acquire(blocking=False, token=f"{self._place} {uuid.uuid4()}"))
+            is_ours = self._renewed() or bool(self._lock.acquire(blocking=False, token=self._token()))
             self._until = began + self._seconds if is_ours else float("-inf")
-            self._leader = None if is_ours else self._other()
+            self._other = None if is_ours else self._read()
         except RedisError as error:
             log.warning("redis_unavailable", error=str(error))
 
-    def _other(self) -> str | None:
+    def _token(self) -> str:
+        return f"{self._place} {socket.gethostname()}/{os.getpid()}/{uuid.uuid4()}"
+
+    def _read(self) -> str | None:
         token: bytes | None = self._client.get(self._name)
-        return None if token is None else token.decode(errors="replace").rpartition(" ")[0]
+        return None if token is None else token.decode(errors="replace")
 
     def _renewed(self) -> bool:
         """Renew it if the key still has our token; a Redis that lost its data has nobody's."""
@@ -85,3 +98,17 @@ class Lease:
             return bool(self._lock.reacquire())
         except LockError:
             return False
+
+
+class NoLease:
+    """The leadership of one who changes nothing: it takes no lease from anybody and needs none."""
+
+    is_held = True
+    leader = holder = None
+
+    def keep(self) -> bool:
+        """Always."""
+        return True
+
+    def give_up(self) -> None:
+        """Nothing."""

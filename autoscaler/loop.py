@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -34,6 +34,11 @@ class Leadership(Protocol):
         """Where another one leads; None if none does, or that is not known."""
         ...
 
+    @property
+    def holder(self) -> str | None:
+        """Who that is, for people."""
+        ...
+
     def keep(self) -> bool:
         """Take or renew the leadership; whether this one leads."""
         ...
@@ -41,6 +46,15 @@ class Leadership(Protocol):
     def give_up(self) -> None:
         """Let another one lead."""
         ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the loop saw and made of it; the decision is not yet carried out."""
+
+    fleet: Fleet
+    reading: Reading
+    decision: Decision
 
 
 class Autoscaler:
@@ -54,15 +68,25 @@ class Autoscaler:
         leadership: Leadership,
         gauges: Gauges,
         clock: Callable[[], float],
+        tell: Callable[[Look], None] | None = None,
     ) -> None:
+        """``tell`` makes it a dry run: it is told of each decision, also of those that change nothing."""
         self._scaling, self._observer, self._backend = scaling, observer, backend
         self._leadership, self._gauges, self._clock = leadership, gauges, clock
+        self._tell = tell
         self._term: Term | None = None
+        self._stands_by_for: str | None = None
 
     @property
     def leads(self) -> bool:
         """Whether this process scales."""
         return self._term is not None
+
+    def obey(self, scaling: ScalingSpec, observer: Observer) -> None:
+        """Decide by these settings and readings from now on, with the memory there is."""
+        self._scaling, self._observer = scaling, observer
+        if self._term is not None:
+            self._term.obey(scaling, self._clock())
 
     def step(self) -> bool:
         """Do what is due; whether a decision was made without any failure.
@@ -84,14 +108,26 @@ class Autoscaler:
             log.warning("lease_lost")
         self._term = None
         self._gauges.leads(False)
+        self._tell_who_leads()
         self._backend.stand_by(self._leadership.leader)
+
+    def _tell_who_leads(self) -> None:
+        """Once for each leader: who waits in silence looks as if it worked."""
+        leader = self._leadership.holder
+        if leader is not None and leader != self._stands_by_for:
+            log.warning("standing_by", leader=leader)
+            self._stands_by_for = leader
 
     def _begin(self) -> Term:
         """Begin to lead: with the workers there are, and no memory but that they were wanted."""
         self._backend.take_over()
+        self._stands_by_for = None
         self._term = Term(self._scaling, self._clock())
-        self._gauges.leads(True)
-        log.info("leading", polling_seconds=self._scaling.polling_interval)
+        self._gauges.leads(self._tell is None)
+        if self._tell is None:
+            log.info("leading", polling_seconds=self._scaling.polling_interval)
+        else:
+            log.info("watching", polling_seconds=self._scaling.polling_interval)
         return self._term
 
     def _lead(self, term: Term) -> bool:
@@ -108,6 +144,8 @@ class Autoscaler:
         term.tell_failures(reading)
         decision = term.decide(reading, fleet, due, self._clock())
         self._show(reading, fleet, decision)
+        if self._tell:
+            self._tell(Look(fleet, reading, decision))
         # Reading may have taken long: an old leader must not act beside a new one.
         if not self._leadership.is_held:
             return False
@@ -146,6 +184,11 @@ class Term:
         self._failing: frozenset[str] = frozenset()
         self._is_first = True
         self.state = State(created=now)
+
+    def obey(self, scaling: ScalingSpec, now: float) -> None:
+        """Go on with other settings, at once and in their rhythm."""
+        self._scaling = scaling
+        self._cadence = Cadence(Periods.local(scaling.polling_interval), now)
 
     def due(self, now: float) -> tuple[Due, float]:
         """Which loops are due, and how many seconds late."""

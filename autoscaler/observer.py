@@ -68,6 +68,10 @@ class Triggers:
             details=self._details(),
         )
 
+    def close(self) -> None:
+        """Let the threads end once they have nothing to read any more."""
+        self._threads.shutdown(wait=False)
+
     def _read(self, source: Source) -> _Read:
         began = self._clock()
         try:

@@ -28,3 +28,7 @@ class Observer(Protocol):
     def observe(self) -> Reading:
         """Read all triggers now. Failures are in the answer; nothing is raised for them."""
         ...
+
+    def close(self) -> None:
+        """Read no more."""
+        ...

@@ -15,6 +15,7 @@ from typing import get_args
 
 import redis
 import structlog
+from redis.exceptions import RedisError
 
 from autoscaler.backends.compose import ComposeService
 from autoscaler.backends.dry_run import DryRun
@@ -25,14 +26,14 @@ from autoscaler.backends.process import Limits, ProcessBackend
 from autoscaler.backends.registry import RedisRegistry, live_workers
 from autoscaler.fleet import Backend, BackendError, Misconfigured
 from autoscaler.gauges import Gauges
-from autoscaler.lease import Lease
+from autoscaler.lease import Lease, NoLease
 from autoscaler.ledger import DemandDocument
-from autoscaler.loop import Autoscaler
+from autoscaler.loop import Autoscaler, Leadership
+from autoscaler.obeyed import Edits, Plan, ScaledObjectFile, bounded
 from autoscaler.observer import direct_observer, remote_observer
 from autoscaler.reading import Observer
-from autoscaler.scaled_object import ScaledObject, ScaledObjectError, read_scaled_object
+from autoscaler.scaled_object import ScaledObject, ScaledObjectError
 from autoscaler.sources import UnusableTrigger
-from autoscaler.spec import ScalingSpec
 from autoscaler.status_server import Pulse, serve_status
 from dspy_jobs import error_reports, names
 from dspy_jobs.logs import configure_logging
@@ -41,12 +42,13 @@ from dspy_jobs.redis_url import redis_url
 from dspy_jobs.settings import LONGEST_SECONDS, AutoscalerSettings, ConfigurationError, Settings, load_settings, secret
 from dspy_jobs.stack.inherited import inherited_environ
 from dspy_jobs.stack.parts import WORKER_ENVIRON
+from dspy_jobs.states import PRIORITY_STEPS
 from dspy_jobs.store import connect
 
 log = structlog.get_logger("autoscaler")
 
-#: Exit codes: a wrong configuration, and a single run in which nothing could be decided.
-WRONG_CONFIGURATION, UNDECIDED = 2, 1
+#: Exit codes: a wrong configuration; a single run in which nothing could be decided, and one that found no Redis.
+WRONG_CONFIGURATION, UNDECIDED, NO_REDIS = 2, 1, 3
 
 BACKENDS = get_args(AutoscalerSettings.model_fields["backend"].annotation)
 
@@ -64,7 +66,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--scaled-object", type=Path, metavar="FILE", help="KEDA ScaledObject to obey")
     add("--backend", choices=BACKENDS, help="what starts and stops workers")
     add("--once", action="store_true", help="decide and act once, then exit; workers are left running")
-    add("--direct", action=argparse.BooleanOptionalAction, help="read Redis instead of asking the API over HTTP")
+    add(
+        "--direct",
+        action=argparse.BooleanOptionalAction,
+        help="read Redis, not the API; outside of a cluster the default",
+    )
     add("--url", help="address of GET /v1/autoscale, in place of the one in the ScaledObject")
     add("--min", type=int, metavar="N", help="in place of minReplicaCount")
     add("--max", type=int, metavar="N", help="in place of maxReplicaCount")
@@ -104,9 +110,11 @@ class Run:
 
     loop: Autoscaler
     backend: Backend
-    lease: Lease
+    lease: Leadership
     leave_workers: bool
     pulse: Pulse
+    ledger: redis.Redis
+    edits: Edits
 
     @classmethod
     def prepare(cls, options: argparse.Namespace, settings: Settings) -> Run:
@@ -116,29 +124,46 @@ class Run:
             ScaledObjectError, UnusableTrigger, BackendError, ValueError, OSError: something must be put right first.
         """
         kind = options.backend or settings.autoscaler.backend
-        target = read_target(options, settings)
-        scaling = bounded(target.scaling, options, kind)
+        file = ScaledObjectFile(options, settings)
+        target = file.read()
         ledger = connect(redis_url(settings), timeout_seconds=3.0)
         gauges = Gauges(target)
-        gauges.bounds(scaling.min_replica_count, scaling.max_replica_count)
         backend = _backend(kind, options, settings, target, ledger, gauges)
-        observer = _observer(kind, options, settings, target, ledger)
-        lease = Lease(ledger, names.autoscaler_lease(options.lease_name or target.name), place=backend.place)
+
+        def plan_of(target: ScaledObject) -> Plan:
+            scaling = bounded(target.scaling, options, kind)
+            _warn_of_other_concurrency(target, settings)
+            return Plan(target, scaling, _observer(kind, options, settings, target, ledger))
+
+        plan = plan_of(target)
+        gauges.obey(target, plan.scaling)
+        lease = _leadership(kind, options.lease_name or target.name, ledger, backend.place)
         port = settings.autoscaler.metrics_port if options.metrics_port is None else options.metrics_port
         pulse = Pulse()
         if port is not None:
             serve_status(port, options.metrics_host, gauges.registry, pulse)
-        _warn_of_other_concurrency(target, settings)
-        loop = Autoscaler(scaling, observer, backend, lease, gauges, time.monotonic)
-        return cls(loop, backend, lease, options.leave_workers, pulse)
+        tell = backend.tell if isinstance(backend, DryRun) else None
+        loop = Autoscaler(plan.scaling, plan.observer, backend, lease, gauges, time.monotonic, tell)
+        edits = Edits(file, plan_of, plan, loop, gauges)
+        return cls(loop, backend, lease, options.leave_workers, pulse, ledger, edits)
 
     def once(self) -> int:
-        """Decide and act once; 0 if every metric could be read."""
+        """Decide and act once; 0 if every metric could be read, 3 without Redis, which knows who leads."""
+        if problem := self._redis_problem():
+            print(f"autoscaler: Redis cannot be reached: {problem}; set REDIS_URL or start the stack", file=sys.stderr)
+            return NO_REDIS
         if self.loop.step():
             return 0
         if not self.loop.leads:
-            log.warning("another_leads")
+            print(f"autoscaler: another one leads ({self.lease.holder}): it scales, this one does not", file=sys.stderr)
         return UNDECIDED
+
+    def _redis_problem(self) -> str | None:
+        try:
+            self.ledger.ping()
+        except RedisError as error:
+            return str(error).rstrip(".")
+        return None
 
     def until_stopped(self) -> int:
         """Step after step until told to stop, then drain the workers; a second signal makes them give back."""
@@ -156,6 +181,7 @@ class Run:
         try:
             while told.times == 0:
                 self.pulse.beat()
+                self.edits.take()
                 self.loop.step()
                 time.sleep(_STEP_SECONDS)
         except Misconfigured as error:
@@ -184,47 +210,6 @@ class Told:
 
     def _again(self) -> None:
         self.times += 1
-
-
-def read_target(options: argparse.Namespace, settings: Settings) -> ScaledObject:
-    """The ScaledObject named on the command line or in the settings, whose path is relative to their file.
-
-    Raises:
-        ScaledObjectError: it cannot be used.
-        ConfigurationError: it cannot be read.
-    """
-    base = settings.source.parent if settings.source else Path.cwd()
-    path = options.scaled_object or base / settings.autoscaler.scaled_object
-    try:
-        return read_scaled_object(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigurationError(f"{path}: cannot be read: {reason}; name one with --scaled-object") from None
-
-
-def bounded(scaling: ScalingSpec, options: argparse.Namespace, kind: str) -> ScalingSpec:
-    """The settings with the command line's bounds over them; checked again, since they may contradict the file's.
-
-    A smaller maximum also lowers the file's minimum, unless one is given, and the other way round.
-    """
-    low = scaling.min_replica_count if options.min is None else options.min
-    high = scaling.max_replica_count if options.max is None else options.max
-    if options.at_most is not None:
-        high = min(high, options.at_most)
-    if options.min is None:
-        low = min(low, high)
-    if options.max is None:
-        high = max(low, high)
-    given = {name: getattr(scaling, name) for name in ScalingSpec.model_fields}
-    changed = {"min_replica_count": low, "max_replica_count": high, "scale_to_zero_from": _last_step(options, kind)}
-    return ScalingSpec(**{**given, **changed})
-
-
-def _last_step(options: argparse.Namespace, kind: str) -> int | None:
-    """Locally a fleet walks down to zero; in a cluster the file alone decides, as it would with KEDA."""
-    if options.scale_to_zero_from is not None:
-        return options.scale_to_zero_from or None
-    return 1 if kind == "process" else None
 
 
 def _backend(
@@ -271,12 +256,25 @@ def drain_seconds_of(settings: Settings) -> float:
     return max(settings.worker.drain_seconds, longest)
 
 
+def _leadership(kind: str, name: str, ledger: redis.Redis, place: str) -> Leadership:
+    """A dry run takes no lease: the one that scales would stop, and nobody would scale."""
+    return NoLease() if kind == "dry-run" else Lease(ledger, names.autoscaler_lease(name), place=place)
+
+
+def _is_direct(kind: str, options: argparse.Namespace) -> bool:
+    """Whether to read Redis: outside of a cluster nobody resolves the address in the ScaledObject."""
+    if options.direct is not None:
+        return bool(options.direct)
+    is_in_cluster = kind != "process" and (kind == "kubernetes" or options.kubernetes_account.is_dir())
+    return options.url is None and not is_in_cluster
+
+
 def _observer(
     kind: str, options: argparse.Namespace, settings: Settings, target: ScaledObject, ledger: redis.Redis
 ) -> Observer:
-    is_direct = kind == "process" and options.url is None if options.direct is None else options.direct
-    if is_direct:
+    if _is_direct(kind, options):
         return direct_observer(target, DemandDocument(ledger, settings), ledger)
+    _warn_of_uncounted_models(target, settings)
     return remote_observer(target, ledger, options.url, secret)
 
 
@@ -285,3 +283,16 @@ def _warn_of_other_concurrency(target: ScaledObject, settings: Settings) -> None
     given, concurrency = target.load_per_replica, settings.worker.concurrency
     if given != concurrency:
         log.warning("target_is_not_concurrency", target=given, concurrency=concurrency)
+
+
+def _warn_of_uncounted_models(target: ScaledObject, settings: Settings) -> None:
+    """While the API is away, jobs of a model whose lists no trigger names are no work to anybody."""
+    counted = {source.metadata["listName"] for source in target.sources if source.type == "redis"}
+    steps = PRIORITY_STEPS.values()
+    missing = [
+        model
+        for model in settings.models
+        if counted.isdisjoint(names.queue_waiting(names.queue(model), step) for step in steps)
+    ]
+    if counted and missing:
+        log.warning("models_without_trigger", models=missing, note="their jobs do not count while the API is away")

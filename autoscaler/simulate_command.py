@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from autoscaler.cadence import Periods
-from autoscaler.plot import NoPlotting, draw
-from autoscaler.run_command import read_target
+from autoscaler.cadence import HPA_SYNC_SECONDS, Periods
+from autoscaler.obeyed import ScaledObjectFile
+from autoscaler.plot import NoPlotting, check_plot, draw
 from autoscaler.scaled_object import ScaledObject, ScaledObjectError
 from autoscaler.simulation import Played, SimulationError, Tick, World, simulate
 from autoscaler.spec import ScalingSpec
@@ -22,7 +22,20 @@ from dspy_jobs.settings import ConfigurationError, Settings, load_settings
 
 _OTHER_TARGET = "autoscaler: the target is {:g}, but a worker runs {} jobs at once; the fleet is sized for the target"
 
-_HEADINGS = ("t", "waiting", "in flight", "oldest", "work", "workers", "ready", "draining", "cost", "reason")
+_HEADINGS = {
+    "t": "t",
+    "waiting": "waiting",
+    "in flight": "inflight",
+    "oldest": "oldest_wait_seconds",
+    "longest": "longest_wait_seconds",
+    "work": "work",
+    "workers": "replicas",
+    "ready": "ready",
+    "draining": "draining",
+    "cost": "cost",
+    "reason": "reason",
+}
+_FORMATS = {"t": "g", "oldest": ".1f", "longest": ".1f", "work": ".3f", "cost": ".4f"}
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -40,6 +53,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         default="local",
         help="whose rhythm: ours, or KEDA's and HPA's",
     )
+    add(
+        "--hpa-offset",
+        type=float,
+        metavar="SECONDS",
+        help="with --as cluster: how much later than KEDA's first poll the HPA's first sync is",
+    )
     add("--until", type=float, metavar="SECONDS", help="end then, in place of when all is done")
     add("--concurrency", type=int, help="jobs a worker runs at once; by default worker.concurrency")
     add("--startup-seconds", type=float, default=3.0, help="from a worker's start until it takes jobs")
@@ -53,16 +72,26 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Play, print, draw. Exits 0, or 2 when something must be put right first."""
     try:
+        if options.plot:
+            check_plot(options.plot)
         settings = load_settings()
         target = _target(options, settings)
-        periods = (Periods.cluster if options.like == "cluster" else Periods.local)(target.scaling.polling_interval)
+        periods = _periods(options, target)
         world = _world(options, settings)
         if target.load_per_replica != world.concurrency:
             print(_OTHER_TARGET.format(target.load_per_replica, world.concurrency), file=sys.stderr)
         played = simulate(target, read_trace(options.trace), world, periods, options.until)
         if options.plot:
-            draw(played, options.plot, f"{options.trace.name} under {target.name}")
-    except (ConfigurationError, ScaledObjectError, TraceError, SimulationError, NoPlotting, ValueError) as error:
+            draw(played, options.plot, f"{options.trace.name} under {target.name}", world.hourly_price)
+    except (
+        ConfigurationError,
+        ScaledObjectError,
+        TraceError,
+        SimulationError,
+        NoPlotting,
+        ValueError,
+        OSError,
+    ) as error:
         print(f"autoscaler: {error}", file=sys.stderr)
         return 2
     sys.stdout.write(_json(played) if options.json else _table(played, options.every_tick))
@@ -71,12 +100,24 @@ def main(options: argparse.Namespace) -> int:
 
 def _target(options: argparse.Namespace, settings: Settings) -> ScaledObject:
     """The ScaledObject, with the last step to zero as the rhythm's owner takes it."""
-    target = read_target(options, settings)
+    target = ScaledObjectFile(options, settings).read()
     default = None if options.like == "cluster" else 1
     last = default if options.scale_to_zero_from is None else options.scale_to_zero_from or None
     fields = {name: getattr(target.scaling, name) for name in ScalingSpec.model_fields}
     scaling = ScalingSpec(**{**fields, "scale_to_zero_from": last})
     return replace(target, scaling=scaling)
+
+
+def _periods(options: argparse.Namespace, target: ScaledObject) -> Periods:
+    """Raises ValueError for an offset that no cluster has."""
+    interval, offset = target.scaling.polling_interval, options.hpa_offset
+    if options.like == "local":
+        if offset is not None:
+            raise ValueError("--hpa-offset is of a cluster's rhythm: add --as cluster")
+        return Periods.local(interval)
+    if offset is not None and not 0 <= offset < HPA_SYNC_SECONDS:
+        raise ValueError(f"--hpa-offset {offset:g} must be from 0 to less than {HPA_SYNC_SECONDS:g}: the HPA's period")
+    return Periods.cluster(interval, offset or 0.0)
 
 
 def _world(options: argparse.Namespace, settings: Settings) -> World:
@@ -98,8 +139,10 @@ def _json(played: Played) -> str:
 
 
 def _table(played: Played, every_tick: bool) -> str:
-    rows = [_HEADINGS, *map(_row, played.ticks if every_tick else _changes(played.ticks))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS) - 1)]
+    """A line for each tick, without columns that a trace of the metric alone has nothing for."""
+    shown = [name for name, field in _HEADINGS.items() if getattr(played.ticks[0], field) is not None]
+    rows = [shown, *(_row(tick, shown) for tick in (played.ticks if every_tick else _changes(played.ticks)))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(shown) - 1)]
     lines = ["  ".join([*(c.rjust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
     return "\n".join([*lines, "", *_summary(played), ""])
 
@@ -114,19 +157,20 @@ def _changes(ticks: Iterable[Tick]) -> Iterator[Tick]:
         before = now
 
 
-def _row(tick: Tick) -> tuple[str, ...]:
-    return (
-        f"{tick.t:g}", str(tick.waiting), str(tick.inflight), f"{tick.oldest_wait_seconds:.1f}", f"{tick.work:.3f}",
-        str(tick.replicas), str(tick.ready), str(tick.draining), f"{tick.cost:.4f}", tick.reason,
-    )  # fmt: skip
+def _row(tick: Tick, shown: Iterable[str]) -> list[str]:
+    return [format(getattr(tick, _HEADINGS[name]), _FORMATS.get(name, "")) for name in shown]
 
 
 def _summary(played: Played) -> Iterator[str]:
-    one = played.summary
-    yield f"{one.jobs} jobs in {one.seconds:g} s, {one.unstarted} not started; at most {one.most_waiting} waited"
+    one, jobs = played.summary, played.summary.jobs
+    if jobs:
+        yield f"{jobs.jobs} jobs in {one.seconds:g} s, {jobs.unstarted} not started; at most {jobs.most_waiting} waited"
+    else:
+        yield f"{one.seconds:g} s; the trace tells the metric and nothing of jobs, so no waits are known"
     yield f"workers: at most {one.most_replicas}, {one.overshoot} more than any metric value asked for"
-    yield (
-        f"wait: mean {one.wait_mean:.1f} s, p50 {one.wait_p50:.1f}, p95 {one.wait_p95:.1f}, "
-        f"p99 {one.wait_p99:.1f}, longest {one.wait_max:.1f}"
-    )
+    if jobs:
+        yield (
+            f"wait: mean {jobs.wait_mean:.1f} s, p50 {jobs.wait_p50:.1f}, p95 {jobs.wait_p95:.1f}, "
+            f"p99 {jobs.wait_p99:.1f}, longest {jobs.wait_max:.1f}"
+        )
     yield f"cost: {one.replica_seconds:.0f} replica seconds = {one.cost:.4f}"

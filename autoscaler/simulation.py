@@ -41,13 +41,18 @@ class World:
 
 @dataclass(frozen=True)
 class Tick:
-    """The world as one run of either loop saw and left it. ``cost`` is what the workers have cost until then."""
+    """The world as one run of either loop saw and left it. ``cost`` is what the workers have cost until then.
+
+    What concerns jobs is None in a trace of the metric alone. ``longest_wait_seconds`` is that of the jobs that started
+    since the tick before, 0 if none did: between two ticks most jobs come and go unseen.
+    """
 
     t: float
     work: float
-    waiting: int
-    inflight: int
-    oldest_wait_seconds: float
+    waiting: int | None
+    inflight: int | None
+    oldest_wait_seconds: float | None
+    longest_wait_seconds: float | None
     before: int
     replicas: int
     ready: int
@@ -57,23 +62,31 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What the whole trace came to; waits are of all jobs that started, in seconds."""
+class Jobs:
+    """What became of a trace's jobs; waits are of all that started, in seconds."""
 
-    seconds: float
     jobs: int
     unstarted: int
     most_waiting: int
-    most_replicas: int
-    overshoot: int
-    """Replicas beyond what any one metric value asked for."""
     wait_mean: float
     wait_p50: float
     wait_p95: float
     wait_p99: float
     wait_max: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the whole trace came to."""
+
+    seconds: float
+    most_replicas: int
+    overshoot: int
+    """Replicas beyond what any one metric value asked for."""
     replica_seconds: float
     cost: float
+    jobs: Jobs | None
+    """None if the trace says nothing of jobs."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +97,11 @@ class Played:
     summary: Summary
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return {"summary": asdict(self.summary), "ticks": [asdict(tick) for tick in self.ticks]}
+        """For machines; nothing is said of jobs where the trace says nothing of them."""
+        summary = asdict(self.summary)
+        summary |= summary.pop("jobs") or {}
+        ticks = [{name: value for name, value in asdict(tick).items() if value is not None} for tick in self.ticks]
+        return {"summary": summary, "ticks": ticks}
 
 
 def simulate(target: ScaledObject, trace: Trace, world: World, periods: Periods, until: float | None = None) -> Played:
@@ -111,7 +127,7 @@ class _Player:
     ) -> None:
         self._target, self._trace, self._world, self._metrics = target, trace, world, metrics
         self._fleet = SimulatedFleet(world.concurrency, world.startup_seconds)
-        self._arrivals = 0
+        self._arrivals = self._told_waits = 0
         self._level_times = [level.t for level in trace.levels]
         self.replicas = 0
 
@@ -164,12 +180,14 @@ class _Player:
         return self._trace.levels[index].work if index >= 0 else 0.0
 
     def _tick(self, now: float, document: dict[str, Any], before: int, reason: str) -> Tick:
+        has_jobs = not self._trace.levels
         return Tick(
             t=now,
             work=document["work"],
-            waiting=document["waiting"],
-            inflight=document["inflight"],
-            oldest_wait_seconds=document["oldest_wait_seconds"],
+            waiting=document["waiting"] if has_jobs else None,
+            inflight=document["inflight"] if has_jobs else None,
+            oldest_wait_seconds=document["oldest_wait_seconds"] if has_jobs else None,
+            longest_wait_seconds=self._longest_new_wait() if has_jobs else None,
             before=before,
             replicas=self.replicas,
             ready=self._fleet.ready(now),
@@ -178,29 +196,40 @@ class _Player:
             reason=reason,
         )
 
+    def _longest_new_wait(self) -> float:
+        """Of the jobs that started since this was asked last."""
+        new = self._fleet.waits[self._told_waits :]
+        self._told_waits += len(new)
+        return max(new, default=0.0)
+
     def _cost(self, now: float) -> float:
         return self._fleet.worker_seconds(now) / 3600 * self._world.hourly_price
 
     def summary(self, ticks: list[Tick]) -> Summary:
         end = ticks[-1].t if ticks else 0.0
-        waits = sorted(self._fleet.waits)
-        jobs = sum(row.jobs for row in self._trace.arrivals)
         most_replicas = max((tick.replicas for tick in ticks), default=0)
         asked = max((math.ceil(tick.work / self._target.load_per_replica) for tick in ticks), default=0)
         return Summary(
             seconds=end,
-            jobs=jobs,
-            unstarted=jobs - len(waits),
-            most_waiting=max((tick.waiting for tick in ticks), default=0),
             most_replicas=most_replicas,
             overshoot=max(0, most_replicas - max(asked, self._target.scaling.min_replica_count)),
+            replica_seconds=self._fleet.worker_seconds(end),
+            cost=self._cost(end),
+            jobs=None if self._trace.levels else self._jobs(ticks),
+        )
+
+    def _jobs(self, ticks: list[Tick]) -> Jobs:
+        waits = sorted(self._fleet.waits)
+        jobs = sum(row.jobs for row in self._trace.arrivals)
+        return Jobs(
+            jobs=jobs,
+            unstarted=jobs - len(waits),
+            most_waiting=max((tick.waiting or 0 for tick in ticks), default=0),
             wait_mean=sum(waits) / len(waits) if waits else 0.0,
             wait_p50=_quantile(waits, 0.5),
             wait_p95=_quantile(waits, 0.95),
             wait_p99=_quantile(waits, 0.99),
             wait_max=waits[-1] if waits else 0.0,
-            replica_seconds=self._fleet.worker_seconds(end),
-            cost=self._cost(end),
         )
 
 

@@ -177,6 +177,17 @@ class Annotations(Model):
         """Whether both loops stand still; ``paused-replicas`` wins over ``paused: "false"``."""
         return self.paused or self.paused_replicas is not None
 
+    @property
+    def holds(self) -> list[str]:
+        """The annotations that hold the size or one direction of it, as they are written behind the prefix."""
+        held = {
+            "paused": self.paused,
+            "paused-replicas": self.paused_replicas is not None,
+            "paused-scale-in": self.paused_scale_in,
+            "paused-scale-out": self.paused_scale_out,
+        }
+        return [name for name, is_set in held.items() if is_set]
+
 
 class LoopSettings(Model):
     """The fields that stand directly under a ScaledObject's ``spec`` and shape both loops."""

@@ -1,7 +1,8 @@
 """A trace: what arrived when, or what the metric was, as a CSV file tells it.
 
-Columns: ``t`` (seconds from the start, never falling) and either ``arrivals`` (jobs that arrive at that moment) with
-``service_seconds`` (how long each runs), or ``work`` (the metric itself from that moment on).
+Columns: ``t`` (seconds from the start, never falling) and either ``arrivals`` (how many jobs arrive at that moment, not
+a rate) with ``service_seconds`` (how long each runs), or ``work`` (the metric itself from that moment on). Lines that
+are blank or begin with ``#`` are left out.
 """
 
 from __future__ import annotations
@@ -50,50 +51,67 @@ class Trace:
         return max(times, default=0.0)
 
 
+@dataclass(frozen=True)
+class _Row:
+    """One row's fields, and where it stands for whoever has to mend it."""
+
+    fields: dict[str, str]
+    place: str
+
+    def number(self, column: str) -> float:
+        """The value in a column; raises TraceError."""
+        text = self.fields[column]
+        try:
+            value = float(text)
+        except ValueError:
+            raise TraceError(f"{self.place}: {column} {text!r} is no number") from None
+        if not 0 <= value < float("inf"):
+            raise TraceError(f"{self.place}: {column} {value:g} must be 0 or more, and finite")
+        return value
+
+
 def read_trace(path: Path) -> Trace:
     """Read a CSV file; raises TraceError."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(line for line in file if not line.startswith("#"))
-            columns = set(rows.fieldnames or ())
-            if columns == _ARRIVALS:
-                return Trace(arrivals=tuple(_arrivals(rows, path)))
-            if columns == _WORK:
-                return Trace(levels=tuple(_levels(rows, path)))
+        columns, rows = _rows(path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TraceError(f"{path}: cannot be read: {error}") from error
-    raise TraceError(f"{path}: the columns must be t, arrivals and service_seconds, or t and work")
+    if columns not in (_ARRIVALS, _WORK):
+        raise TraceError(f"{path}: the columns must be t, arrivals and service_seconds, or t and work")
+    if not rows:
+        raise TraceError(f"{path}: holds no row; add one under the columns")
+    if columns == _ARRIVALS:
+        return Trace(arrivals=tuple(map(_arrival, _in_order(rows))))
+    return Trace(levels=tuple(Level(row.number("t"), row.number("work")) for row in _in_order(rows)))
 
 
-def _arrivals(rows: csv.DictReader[str], path: Path) -> Iterator[Arrival]:
-    for t, row, place in _in_order(rows, path):
-        jobs = _number(row, "arrivals", place)
-        if jobs != int(jobs):
-            raise TraceError(f"{place}: arrivals {jobs} is no whole number of jobs")
-        yield Arrival(t, int(jobs), _number(row, "service_seconds", place))
+def _rows(path: Path) -> tuple[set[str], list[_Row]]:
+    """The names of the columns, and the rows. Spreadsheets put a byte order mark and spaces where nobody sees them."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        numbered = [(number, line) for number, line in enumerate(file, 1) if line.strip() and line.lstrip()[0] != "#"]
+    table = [[cell.strip() for cell in cells] for cells in csv.reader(line for _, line in numbered)]
+    columns = table[0] if table else []
+    rows = list[_Row]()
+    for (number, _), cells in zip(numbered[1:], table[1:], strict=False):
+        place = f"{path}: line {number}"
+        if len(cells) != len(columns):
+            raise TraceError(f"{place}: has {len(cells)} values for {len(columns)} columns")
+        rows.append(_Row(dict(zip(columns, cells, strict=True)), place))
+    return set(columns), rows
 
 
-def _levels(rows: csv.DictReader[str], path: Path) -> Iterator[Level]:
-    for t, row, place in _in_order(rows, path):
-        yield Level(t, _number(row, "work", place))
+def _arrival(row: _Row) -> Arrival:
+    jobs = row.number("arrivals")
+    if jobs != int(jobs):
+        raise TraceError(f"{row.place}: arrivals {jobs} is no whole number of jobs")
+    return Arrival(row.number("t"), int(jobs), row.number("service_seconds"))
 
 
-def _in_order(rows: csv.DictReader[str], path: Path) -> Iterator[tuple[float, dict[str, str], str]]:
+def _in_order(rows: list[_Row]) -> Iterator[_Row]:
     before = 0.0
     for row in rows:
-        place = f"{path}: line {rows.line_num}"
-        t = _number(row, "t", place)
+        t = row.number("t")
         if t < before:
-            raise TraceError(f"{place}: t goes back from {before:g} to {t:g}")
+            raise TraceError(f"{row.place}: t goes back from {before:g} to {t:g}")
         before = t
-        yield t, row, place
-
-
-def _number(row: dict[str, str], column: str, place: str) -> float:
-    try:
-        value = float(row[column])
-    except (TypeError, ValueError):
-        raise TraceError(f"{place}: {column} {row[column]!r} is no number") from None
-    if not 0 <= value < float("inf"):
-        raise TraceError(f"{place}: {column} {value:g} must be 0 or more, and finite")
-    return value
+        yield row

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from benchmarks import (
+    autoscaling,
     http_requests,
     idle_latency,
     instruments,
@@ -38,6 +39,7 @@ MEASUREMENTS: dict[str, Callable[[Options], list[Report]]] = {
     "scaling": scaling.measure,
     "idle_latency": idle_latency.measure,
     "tracing": tracing.measure,
+    "autoscaler": autoscaling.measure,
 }
 
 

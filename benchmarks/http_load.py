@@ -117,7 +117,7 @@ async def carry_out(order: dict[str, Any]) -> dict[str, Any]:
         "p50_ms": percentile(times, 50),
         "p99_ms": percentile(times, 99),
         "statuses": {str(status): number for status, number in tally.statuses.items()},
-        "body": tally.last_body[:4000].decode(errors="replace"),
+        "body": tally.last_body[:100_000].decode(errors="replace"),
     }
 
 

@@ -38,7 +38,7 @@ factory = "benchmarks.programs:echo"
 class Rig:
     """A running Redis and sandbox. `store` is the project's ledger in it."""
 
-    def __init__(self, folder: Path, closing: ExitStack, cache: str, worker: str) -> None:
+    def __init__(self, folder: Path, closing: ExitStack, cache: str, worker: str, more: str) -> None:
         self.folder = folder
         self._closing = closing
         closing.enter_context(embedded_redis(folder))
@@ -46,7 +46,8 @@ class Rig:
         sandbox = self.start("sandbox", "--port", "0")
         self.sandbox_url = sandbox.find(r"(http://\S+)")
         config = folder / "dspy-jobs.toml"
-        config.write_text(_CONFIG.format(sandbox=self.sandbox_url) + f"[cache]\n{cache}\n[worker]\n{worker}\n")
+        sections = f"[cache]\n{cache}\n[worker]\n{worker}\n{more}"
+        config.write_text(_CONFIG.format(sandbox=self.sandbox_url) + sections)
         self.environ = {"REDIS_URL": self.redis_url(0), "DSPY_JOBS_CONFIG": str(config)}
         self.settings: Settings = load_settings(config, self.environ)
         self.store = SyncStore(closing.enter_context(connect(self.redis_url(0))))
@@ -67,9 +68,9 @@ class Rig:
         Raises:
             RuntimeError: it does not come up.
         """
-        before = self._workers()
+        before = self.workers()
         process = self.start("worker", **self.environ)
-        if not wait_until(lambda: self._workers() > before, PATIENCE_SECONDS):
+        if not wait_until(lambda: self.workers() > before, PATIENCE_SECONDS):
             raise RuntimeError(f"the worker did not start:\n{process.written()[-2000:]}")
         return process
 
@@ -78,15 +79,18 @@ class Rig:
         process = self.start(module, **self.environ, DSPY_JOBS_API_PORT="0")
         return process, int(process.find(r"http://[\d.]+:(\d+)"))
 
-    def _workers(self) -> int:
+    def workers(self) -> int:
+        """How many take jobs."""
         return self.store.run(operations.read_queues([names.queue("sandbox")]))[0].workers
 
 
 @contextmanager
-def rig(cache: str = "enabled = false", worker: str = "") -> Iterator[Rig]:
+def rig(cache: str = "enabled = false", worker: str = "", more: str = "") -> Iterator[Rig]:
     """A rig in a folder of its own; leaves nothing behind. `cache` and `worker` hold settings of these sections (TOML).
+
+    `more` holds further sections of the configuration.
 
     By default nothing is taken from a cache, for the contenders get the same questions again in each round.
     """
     with tempfile.TemporaryDirectory(prefix="dj-bench-") as folder, ExitStack() as closing:
-        yield Rig(Path(folder), closing, cache, worker)
+        yield Rig(Path(folder), closing, cache, worker, more)

@@ -34,6 +34,9 @@ SEARCH_SECONDS = 5.0
 #: How a worker ends whose configuration is wrong; starting it again would only say so again.
 WRONG_CONFIGURATION = 2
 
+#: Why a start waits that will come soon: others are under way.
+_TURN = "turn"
+
 
 class Workers(Protocol):
     """Starts workers and finds those that run."""
@@ -64,8 +67,8 @@ class Workers(Protocol):
         ...
 
 
-class DrainLog(Protocol):
-    """Is told how drains end."""
+class WorkerLog(Protocol):
+    """Is told how workers end, and why some do not start."""
 
     def drained(self, seconds: float) -> None:
         """A worker ended after it was asked to."""
@@ -73,6 +76,14 @@ class DrainLog(Protocol):
 
     def drain_killed(self) -> None:
         """A worker had to be killed."""
+        ...
+
+    def worker_died(self) -> None:
+        """A worker ended that nobody had asked to."""
+        ...
+
+    def start_blocked(self, reason: str) -> None:
+        """Workers are missing and cannot be started for now: `crash_loop`, `configuration` or `memory`."""
         ...
 
 
@@ -102,11 +113,11 @@ class ProcessBackend:
         workers: Workers,
         registry: Registry,
         limits: Limits,
-        drains: DrainLog,
+        events: WorkerLog,
         available_mib: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._launcher, self._registry, self._limits, self._drains = workers, registry, limits, drains
+        self._launcher, self._registry, self._limits, self._events = workers, registry, limits, events
         self._available_mib, self._clock = available_mib, clock
         self.place = workers.place
         self._workers: dict[str, LocalWorker] = {}
@@ -119,6 +130,7 @@ class ProcessBackend:
         self._stopping_since: float | None = None
         self._next_search: float | None = None
         self._is_short_of_memory = False
+        self._obstacles: set[str] = set()
 
     def take_over(self) -> None:
         """Find the workers that run."""
@@ -252,11 +264,12 @@ class ProcessBackend:
 
     def _ended(self, worker: LocalWorker, seconds: float) -> None:
         self._crashes.pop(worker.name, None)
-        self._drains.drained(seconds)
+        self._events.drained(seconds)
         log.info("worker_ended", worker=worker.name, pid=worker.mark.pid, drain_seconds=round(seconds, 1))
 
     def _died(self, worker: LocalWorker, last_lines: str) -> None:
         now = self._clock()
+        self._events.worker_died()
         # A worker that took jobs had a good configuration: one of their programs ended it with that code.
         if worker.exit_code == WRONG_CONFIGURATION and not worker.was_ready and last_lines:
             self._refused(worker, last_lines)
@@ -294,7 +307,7 @@ class ProcessBackend:
             self._hurry(worker)
         hurried = now if worker.hurried_since is None else worker.hurried_since
         if now - since > limits.drain_seconds or now - hurried > limits.give_back_seconds:
-            self._drains.drain_killed()
+            self._events.drain_killed()
             self._kill(worker, "did not end")
 
     def _kill(self, worker: LocalWorker, why: str) -> None:
@@ -318,10 +331,26 @@ class ProcessBackend:
 
     def _fill(self) -> None:
         """Start what is missing, as far as crashes, cores and memory allow; the rest waits for a later round."""
-        now = self._clock()
-        for name in self._missing() if self._refusals.may_start(now) else []:
-            if self._crashes[name].may_start(now) and self._has_room():
+        now, obstacles = self._clock(), set[str]()
+        for name in self._missing():
+            if obstacle := self._obstacle(name, now):
+                obstacles.add(obstacle)
+            else:
                 self._start(name, now)
+        for obstacle in obstacles - self._obstacles - {_TURN}:
+            self._events.start_blocked(obstacle)
+        self._obstacles = obstacles
+
+    def _obstacle(self, name: str, now: float) -> str | None:
+        """What keeps a missing worker from being started just now."""
+        if not self._refusals.may_start(now):
+            return "configuration"
+        if not self._crashes[name].may_start(now):
+            return "crash_loop"
+        starting = sum(not self._is_ready(worker) and not worker.was_ready for worker in self._active())
+        if starting >= (1 if self._refusals.deaths else self._limits.starting):  # one is enough to find out
+            return _TURN
+        return None if self._has_memory(starting) else "memory"
 
     def _start(self, name: str, now: float) -> None:
         try:
@@ -337,11 +366,6 @@ class ProcessBackend:
         number = max(0, self._wanted - len(self._active()))
         free = (name for index in count(1) if (name := f"worker-{index}") not in self._workers)
         return [next(free) for _ in range(number)]
-
-    def _has_room(self) -> bool:
-        starting = sum(not self._is_ready(worker) and not worker.was_ready for worker in self._active())
-        most = 1 if self._refusals.deaths else self._limits.starting  # one is enough to find out
-        return starting < most and self._has_memory(starting)
 
     def _has_memory(self, starting: int) -> bool:
         """Whether there is memory for one more besides those that have not taken theirs yet."""

@@ -10,7 +10,9 @@ import typer
 def up(
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes, always so many.  [default: 1]")] = None,
     autoscale: Annotated[bool, typer.Option("--autoscale", help="As many workers as there is work for.")] = False,
-    low: Annotated[int, typer.Option("--min", min=0, help="Fewest workers of --autoscale.")] = 1,
+    low: Annotated[
+        int | None, typer.Option("--min", min=0, help="Fewest workers of --autoscale; 0 lets all go.  [default: 1]")
+    ] = None,
     high: Annotated[
         int | None,
         typer.Option("--max", min=1, help="Most workers of --autoscale.  [default: the ScaledObject's, and cores]"),
@@ -28,6 +30,9 @@ def up(
 
     if autoscale and workers is not None:
         raise typer.BadParameter("--workers fixes the number and --autoscale does not: give one of them")
-    if high is not None and high < low:
-        raise typer.BadParameter(f"--max {high} is less than --min {low}")
-    raise typer.Exit(serve(Bounds(low, high) if autoscale else workers or 1, flower))
+    if not autoscale and (low is not None or high is not None):
+        raise typer.BadParameter("--min and --max bound what --autoscale does: give that as well, or --workers instead")
+    bounds = Bounds(1 if low is None else low, high)
+    if high is not None and high < bounds.low:
+        raise typer.BadParameter(f"--max {high} is less than --min {bounds.low}")
+    raise typer.Exit(serve(bounds if autoscale else workers or 1, flower))

@@ -32,6 +32,8 @@ class Call(Generic[T]):
     """The `Idempotency-Key`, by which the service knows a repeat."""
     changes_nothing: bool = False
     """Whether it only asks, though it is a POST."""
+    is_of_now: bool = False
+    """Whether it asks how things are at this moment: that they cannot be told is news, and not to be waited out."""
     also: tuple[int, ...] = ()
     """Statuses beside 2xx that are an answer, not an error."""
 

@@ -73,7 +73,7 @@ def pause_before_retry(call: Call[Any], outcome: Outcome, tries: int, left: floa
 
 def _was_put_off(call: Call[Any], response: httpx.Response) -> bool:
     """Whether the service did nothing and asks to be asked again."""
-    if response.status_code not in (409, 429, 503) or response.status_code in call.also:
+    if response.status_code not in (409, 429, 503) or response.status_code in call.also or call.is_of_now:
         return False
     code = problem_in(response).code
     if response.status_code == 409:

@@ -294,8 +294,13 @@ def budgets(session: Session, /) -> Flow[list[Budget]]:
 
 
 def autoscale(session: Session, /) -> Flow[Autoscale]:
-    """How many call slots the outstanding jobs need: what KEDA and the autoscaler scale on."""
-    return answered(session, Call("GET", "/v1/autoscale", lambda r: Autoscale.model_validate_json(r.content)))
+    """How many call slots the outstanding jobs need: what KEDA and the autoscaler scale on.
+
+    Raises:
+        ApiError: it cannot be told at this moment; that is not waited out.
+    """
+    read = Autoscale.model_validate_json
+    return answered(session, Call("GET", "/v1/autoscale", lambda r: read(r.content), is_of_now=True))
 
 
 def limits(session: Session, /) -> Flow[dict[str, Any]]:

@@ -62,36 +62,71 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def test_a_dry_run_says_what_it_would_do(command: Command, store: SyncStore) -> None:
-    """One look at an idle service changes nothing and exits 0, and the lease is free again."""
-    code, out, err = outcome(command("--backend", "dry-run", "--direct", "--once", "--min", "2"))
+    """One look at an idle service changes nothing, says so in a line and exits 0; no option is needed."""
+    code, out, err = outcome(command("--backend", "dry-run", "--once"))
     assert (code, err) == (0, "")
-    assert "would scale from 0 to 2 workers" in out
-    [scaled] = [event for line in out.splitlines() if (event := _event(line)).get("event") == "scaled"]
-    assert (scaled["from"], scaled["to"], scaled["reason"]) == (0, 2, "TooFewReplicas")
+    assert "would keep 0 workers: ScalerNotActive, work 0\n" in out
+    code, out, err = outcome(command("--backend", "dry-run", "--once", "--min", "2"))
+    assert (code, err) == (0, "")
+    assert "would scale from 0 to 2 workers: TooFewReplicas, work 0\n" in out
     assert store.redis.get(names.autoscaler_lease("dspy-worker")) is None
 
 
 def test_a_metric_that_cannot_be_read_is_told(command: Command) -> None:
-    """A single run that could not read its metric exits 1, and has scaled nothing."""
+    """A single run that could not read its metric exits 1, and would scale nothing."""
     code, out, _ = outcome(command("--backend", "dry-run", "--once", "--url", "http://127.0.0.1:1/v1/autoscale"))
     assert code == 1
     assert "metric_failed" in out
-    assert "would scale" not in out
+    assert "would keep 0 workers: TriggerError, s0 unknown\n" in out
+
+
+def test_a_dry_run_leaves_the_one_that_scales_alone(command: Command, store: SyncStore) -> None:
+    """It neither needs the lease nor takes it."""
+    store.redis.set(names.autoscaler_lease("dspy-worker"), "another's", px=60_000)
+    code, out, _ = outcome(command("--backend", "dry-run", "--once"))
+    assert code == 0
+    assert "would keep 0 workers" in out
+    assert store.redis.get(names.autoscaler_lease("dspy-worker")) == b"another's"
 
 
 def test_a_second_instance_waits(command: Command, store: SyncStore) -> None:
-    """While another leads nothing is done."""
-    store.redis.set(names.autoscaler_lease("dspy-worker"), "another's", px=60_000)
-    code, out, _ = outcome(command("--backend", "dry-run", "--direct", "--once", "--min", "2"))
+    """While another leads nothing is done, and who that is is told."""
+    store.redis.set(names.autoscaler_lease("dspy-worker"), "elsewhere host/7/abc", px=60_000)
+    code, out, err = outcome(command("--backend", "compose", "--compose-command", "/nowhere", "--once"))
     assert code == 1
-    assert "another_leads" in out
-    assert "would scale" not in out
+    assert "another one leads (host process 7)" in err
+    assert [event["leader"] for line in out.splitlines() if (event := _event(line)).get("event") == "standing_by"] == [
+        "host process 7"
+    ]
+
+
+def test_a_model_that_the_fallback_does_not_count_is_told(command: Command, tmp_path: Path) -> None:
+    """While the API is away only lists are counted that a trigger names, and that is no surprise then."""
+    lists = (
+        "    - {type: redis, metadata: {address: 'r:1', listName: 'dj:queue:dspy.gpt:waiting:3', listLength: '1'}}\n"
+    )
+    (tmp_path / "scaledobject.yaml").write_text(SCALED_OBJECT + lists)
+    _, out, _ = outcome(command("--backend", "dry-run", "--once", "--no-direct"))
+    assert [event["models"] for line in out.splitlines() if (event := _event(line)).get("models")] == [["sandbox"]]
+    _, out, _ = outcome(command("--backend", "dry-run", "--once"))
+    assert "models_without_trigger" not in out
+
+
+@pytest.mark.parametrize("backend", ["dry-run", "process"])
+def test_without_redis_it_says_so(command: Command, backend: str) -> None:
+    """That is another thing than another leader, and has its own exit code."""
+    code, out, err = outcome(command("--backend", backend, "--once", REDIS_URL="redis://127.0.0.1:1"))
+    assert code == 3
+    assert "would" not in out
+    assert "metric_failed" not in out
+    assert "Redis cannot be reached" in err
+    assert "leads" not in err
 
 
 def test_metrics_are_served(command: Command) -> None:
     """Prometheus finds KEDA's names and ours; SIGTERM ends the process with 0."""
     port = free_port()
-    process = command("--backend", "dry-run", "--direct", "--metrics-port", str(port))
+    process = command("--backend", "dry-run", "--metrics-port", str(port))
 
     def served() -> str:
         try:
@@ -101,7 +136,7 @@ def test_metrics_are_served(command: Command) -> None:
 
     try:
         assert wait_until(lambda: "keda_scaler_metrics_value{" in served(), 60)
-        assert "dspy_autoscaler_leader 1.0" in served()
+        assert "dspy_autoscaler_leader 0.0" in served(), "it scales nothing"
     finally:
         process.terminate()
         code, _, _ = outcome(process)

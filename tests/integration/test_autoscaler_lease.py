@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 import orjson
 import pytest
 import redis
@@ -40,10 +43,13 @@ def test_only_one_holds_it(store: SyncStore) -> None:
     clock = Clock()
     first, second = lease_of(store, clock), lease_of(store, clock)
     assert (first.keep(), second.keep()) == (True, False)
+    assert first.holder is None
+    assert second.holder == f"{socket.gethostname()} process {os.getpid()}"
     first.give_up()
     assert not first.is_held
     clock.now += 3
     assert second.keep()
+    assert second.holder is None
 
 
 def test_it_is_renewed(store: SyncStore) -> None:

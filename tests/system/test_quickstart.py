@@ -78,7 +78,12 @@ def test_it_ends_with_an_answer(fleet: Fleet, api_port: int, clone: Path) -> Non
     assert '"status":"succeeded"' in done.stdout
     assert f"http://127.0.0.1:{api_port}/docs" in done.stdout
     calls = (clone / "calls").read_text().splitlines()
-    assert calls == ["compose version", "info", "compose build", "compose up --detach --wait --wait-timeout 300"]
+    assert calls == [
+        "compose version --short",
+        "info",
+        "compose build",
+        "compose up --detach --wait --wait-timeout 300",
+    ]
     written = (clone / ".env").read_text()
     assert f"API_PORT={api_port}" in written
     assert re.search(r"^FLOWER_BASIC_AUTH=admin:[0-9a-f]{24}$", written, re.MULTILINE), "a password of its own"

@@ -64,6 +64,9 @@ class PlayedMetric:
         problems = {} if self.value is not None else {"s0": "refused"}
         return Reading({"s0": self.value}, problems, {"s0": 0.01}, self.details)
 
+    def close(self) -> None:
+        """Nothing."""
+
 
 @dataclass
 class PlayedLease:
@@ -71,6 +74,7 @@ class PlayedLease:
 
     is_held: bool = True
     leader: str | None = None
+    holder: str | None = None
 
     def keep(self) -> bool:
         """Whether it is held."""
@@ -191,10 +195,12 @@ class PlayedWorkers:
 
 @dataclass
 class Drains:
-    """Notes how drains end."""
+    """Notes how drains end, and what else becomes of workers."""
 
     seconds: list[float] = field(default_factory=list)
     killed: int = 0
+    deaths: int = 0
+    blocked: list[str] = field(default_factory=list)
 
     def drained(self, seconds: float) -> None:
         """Note it."""
@@ -203,3 +209,11 @@ class Drains:
     def drain_killed(self) -> None:
         """Count it."""
         self.killed += 1
+
+    def worker_died(self) -> None:
+        """Count it."""
+        self.deaths += 1
+
+    def start_blocked(self, reason: str) -> None:
+        """Note it."""
+        self.blocked.append(reason)

@@ -94,6 +94,17 @@ def test_who_does_not_lead_does_nothing(scene: Scene) -> None:
     assert scene.gauge("dspy_autoscaler_leader") == 0
 
 
+def test_who_stands_by_says_for_whom_once(scene: Scene) -> None:
+    """Silence would look like work: the leader is named when it is first seen, and when it is another one."""
+    scene.lease.is_held = False
+    with structlog.testing.capture_logs() as events:
+        for leader in (None, "host process 1", "host process 1", "host process 2"):
+            scene.lease.holder = leader
+            scene.tick(24)
+    told = [event["leader"] for event in events if event["event"] == "standing_by"]
+    assert told == ["host process 1", "host process 2"]
+
+
 def test_a_lost_lease_ends_acting_and_a_new_one_begins_anew(scene: Scene) -> None:
     """Workers are left running meanwhile, and looked for again when the lease is back."""
     scene.tick(24)

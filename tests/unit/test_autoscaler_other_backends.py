@@ -14,7 +14,10 @@ from autoscaler.backends.compose import ComposeService
 from autoscaler.backends.dry_run import DryRun
 from autoscaler.backends.kubernetes import KubernetesScale
 from autoscaler.fleet import BackendError, Fleet
+from autoscaler.loop import Look
+from autoscaler.reading import Reading
 from autoscaler.scaled_object import ScaleTarget
+from autoscaler.state import Decision, State
 from dspy_jobs.waiting import wait_until
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/jobs/deployments/worker"
@@ -150,10 +153,22 @@ def test_without_compose_it_says_so() -> None:
         backend.scale(1)
 
 
+def _looks(backend: DryRun, *looks: tuple[int, float | None, dict[str, float | None]]) -> None:
+    """Let it be told of decisions: the size wanted, the trigger's value, and the service's own numbers."""
+    for wanted, value, details in looks:
+        reading = Reading({"s0": value}, details=details)
+        backend.tell(Look(backend.fleet(), reading, Decision(State(created=0), wanted, "ScalerNotActive")))
+        backend.scale(wanted)
+
+
 def test_a_dry_run_only_says(capsys: pytest.CaptureFixture[str]) -> None:
-    """It imagines the size asked for."""
+    """It imagines the size asked for, and says each time something else: what would be done, why, and on what."""
     backend = DryRun(1)
-    backend.scale(3)
+    _looks(backend, (1, 8, {"work": 8}), (1, 8, {"work": 8}), (3, 24, {"work": 20.5}), (3, None, {}))
     assert backend.fleet() == Fleet(3, 3)
-    assert capsys.readouterr().out == "would scale from 1 to 3 workers\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "would keep 1 worker: ScalerNotActive, work 8",
+        "would scale from 1 to 3 workers: ScalerNotActive, work 20.5",
+        "would keep 3 workers: ScalerNotActive, s0 unknown",
+    ]
     assert backend.stop()

@@ -6,13 +6,14 @@ import signal
 
 import pytest
 import structlog
-from autoscaler_doubles import Clock, Drains, PlayedWorker, PlayedWorkers
+from autoscaler_doubles import Clock, Drains, PlayedWorker, PlayedWorkers, scaled_object
 
 from autoscaler.backends.local_worker import LocalWorker
 from autoscaler.backends.process import EMPTY_SECONDS, SEARCH_SECONDS, Limits, ProcessBackend
 from autoscaler.backends.registry import Registered
 from autoscaler.backends.victims import Candidate, victims
 from autoscaler.fleet import BackendError, Fleet, Misconfigured
+from autoscaler.gauges import Gauges
 from dspy_jobs.pid_files import ProcessMark
 
 LIMITS = Limits(drain_seconds=300, stop_seconds=30, give_back_seconds=5, startup_seconds=20, memory_mib=200, starting=2)
@@ -390,3 +391,47 @@ def test_an_empty_worker_does_not_drain_for_as_long_as_a_job(scene: Scene) -> No
         scene.workers.registered = {pid: Registered(running, is_draining=True)}
         scene.tend(seconds)
         assert len(worker.signals) == signals
+
+
+def test_deaths_and_what_keeps_workers_from_starting_are_told(scene: Scene) -> None:
+    """Each death, and each reason once as it begins to hold; that others start first is none."""
+    scene.backend.scale(4)
+    for worker in scene.workers.started:
+        worker.end(1)
+    for _ in range(3):
+        scene.tend()
+    assert (scene.drains.deaths, scene.drains.blocked) == (2, ["crash_loop"])
+    scene.workers.come_up()
+    scene.available_mib = 0
+    for _ in range(3):
+        scene.tend(2)
+    assert scene.drains.blocked == ["crash_loop", "memory"]
+    scene.available_mib = 10_000
+    scene.tend()
+    scene.workers.come_up()
+    scene.available_mib = 0
+    scene.backend.scale(9)
+    assert scene.drains.blocked == ["crash_loop", "memory", "memory"]
+
+
+def test_workers_that_are_refused_are_told(scene: Scene) -> None:
+    """They died, and no further one is started for a while."""
+    scene.bring_up(1)
+    scene.backend.scale(2)
+    scene.workers.started[-1].end(2)
+    for _ in range(3):
+        scene.tend()
+    assert (scene.drains.deaths, scene.drains.blocked) == (1, ["configuration"])
+
+
+def test_prometheus_is_told_of_deaths_and_blocked_starts() -> None:
+    """Each reason has its series from the beginning, or the first time would not be seen as an increase."""
+    gauges = Gauges(scaled_object())
+
+    def value(name: str, **labels: str) -> float | None:
+        return gauges.registry.get_sample_value(f"dspy_autoscaler_{name}", labels)
+
+    assert value("starts_blocked_total", reason="memory") == value("starts_blocked_total", reason="crash_loop") == 0
+    gauges.worker_died()
+    gauges.start_blocked("memory")
+    assert (value("worker_deaths_total"), value("starts_blocked_total", reason="memory")) == (1, 1)

@@ -38,6 +38,13 @@ class PlayedLoop:
         return True
 
 
+class PlayedEdits:
+    """Nobody edits anything."""
+
+    def take(self) -> None:
+        """Nothing."""
+
+
 @dataclass
 class Scene:
     """A run whose parts are all played."""
@@ -51,7 +58,15 @@ class Scene:
 
     def end(self, leave_workers: bool = False) -> int:
         """The exit code of a run that ends with its first step."""
-        run = Run(self.loop, self.backend, self.lease, leave_workers, Pulse())  # type: ignore[arg-type]
+        run = Run(
+            self.loop,  # type: ignore[arg-type]
+            self.backend,
+            self.lease,
+            leave_workers,
+            Pulse(),
+            None,  # type: ignore[arg-type]
+            PlayedEdits(),  # type: ignore[arg-type]
+        )
         return run.until_stopped()
 
 

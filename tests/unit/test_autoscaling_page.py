@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
-import sys
 
 import orjson
 import pytest
 
+from autoscaler.__main__ import main
 from autoscaler.decision import decide
 from autoscaler.scaled_object import read_scaled_object
 from autoscaler.state import Observation, State
@@ -21,6 +20,8 @@ PAGE = (ROOT / "docs" / "autoscaling.md").read_text()
 EXAMPLES = ROOT / "examples" / "scaled-objects"
 #: Threads of a worker in the page's first table.
 THREADS = 8
+#: The files of the traces' table, each with the threads of a worker that it is made for.
+FILES = {"example-a": (EXAMPLES / "example-a.yaml", THREADS), "shipped": (ROOT / "k8s/worker-scaledobject.yaml", 128)}
 
 
 def _table(name: str) -> list[list[str]]:
@@ -63,13 +64,18 @@ def test_the_worked_examples_are_what_is_decided(name: str) -> None:
 
 
 @pytest.mark.parametrize("row", _table("traces"), ids=" ".join)
-def test_the_traces_end_as_the_page_says(row: list[str]) -> None:
+def test_the_traces_end_as_the_page_says(
+    row: list[str], monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
     """The simulation comes to the same sizes, waits and costs, in our rhythm and in a cluster's."""
-    trace, rhythm, *expected = row
-    command = [sys.executable, "-m", "autoscaler", "simulate", "--json", "--concurrency", str(THREADS), "--as", rhythm]
-    files = ["--trace", f"examples/traces/{trace}.csv", "--scaled-object", str(EXAMPLES / "example-a.yaml")]
-    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, check=True)
-    summary = orjson.loads(done.stdout)["summary"]
+    file, trace, rhythm, *expected = row
+    path, threads = FILES[file]
+    like, _, later = rhythm.partition(", HPA ")
+    offset = ["--hpa-offset", later.removesuffix(" s later")] if later else []
+    files = ["--trace", f"examples/traces/{trace}.csv", "--scaled-object", str(path)]
+    monkeypatch.chdir(ROOT)
+    assert main(["simulate", "--json", "--concurrency", str(threads), "--as", like, *offset, *files]) == 0
+    summary = orjson.loads(capsysbinary.readouterr().out)["summary"]
     shown = [str(summary["most_replicas"]), f"{summary['wait_max']:.1f}", f"{summary['replica_seconds']:.0f}"]
     assert shown == expected
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from dspy_jobs import Client, __version__
+from dspy_jobs import ApiError, Client, __version__
 from dspy_jobs.cli import app
 from dspy_jobs.cli.exit_codes import MEANINGS, ExitCode
 from dspy_jobs.problems import problem
@@ -355,6 +355,30 @@ def test_stdin_is_jsonl() -> None:
     result = run(service, "batch", "submit", "-", "--program", "qa", input='{"question":"a"}\n')
     assert result.exit_code == 0
     assert service.bodies == [[{"inputs": {"question": "a"}}]]
+
+
+def test_a_demand_that_cannot_be_told_is_told_at_once() -> None:
+    """Nobody who asks how things are now wants to wait half a minute for the news that they are bad."""
+    tries = 0
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        nonlocal tries
+        tries += 1
+        return refusing("unavailable")(request)
+
+    with Client("http://service", transport=httpx.MockTransport(handler)) as client, pytest.raises(ApiError):
+        client.autoscale()
+    assert tries == 1
+    assert run(handler, "autoscale").exit_code == ExitCode.REFUSED
+
+
+@pytest.mark.parametrize("options", [("--min", "0"), ("--max", "3"), ("--min", "0", "--workers", "2")])
+def test_bounds_without_autoscaling_are_refused(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would mean nothing, and the fleet would stay as it is."""
+    monkeypatch.setattr("dspy_jobs.stack.serve.serve", lambda *_: 0)
+    done = run(FakeService(), "up", *options)
+    assert done.exit_code == ExitCode.USAGE
+    assert "--autoscale" in done.stderr
 
 
 def test_bad_lines_send_nothing(tmp_path: Path) -> None:

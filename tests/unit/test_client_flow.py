@@ -16,6 +16,7 @@ from dspy_jobs.problems import problem
 GET = Call("GET", "/v1/jobs/job_1", lambda response: response)
 POST = Call("POST", "/v1/jobs", lambda response: response)
 READY = Call("GET", "/health/ready", lambda response: response, also=(503,))
+NOW = Call("GET", "/v1/autoscale", lambda response: response, is_of_now=True)
 
 
 def answers(status: int, code: str = "unavailable", **headers: str) -> httpx.Response:
@@ -52,6 +53,8 @@ def job(status: str, **headers: str) -> httpx.Response:
         (POST, answers(503, "unavailable", Retry_After="7"), 1, 30, 7),
         (POST, answers(429, "rate_limit", Retry_After="7"), 1, 30, None),
         (READY, answers(503, Retry_After="1"), 1, 30, None),
+        (NOW, answers(503, Retry_After="1"), 1, 30, None),
+        (NOW, httpx.ConnectError("refused"), 1, 30, 0.25),
     ],
 )
 def test_what_is_sent_again(call: Call[Any], outcome: Outcome, tries: int, left: float, pause: float | None) -> None:

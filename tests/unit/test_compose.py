@@ -147,6 +147,8 @@ def test_the_configuration_reaches_its_services(settings: Settings) -> None:
         assert service["environment"]["CACHE_URL"] == "redis://cache:6379/0"
     assert settings.models["sandbox"].base_url == "http://sandbox:8090/v1"
     assert SERVICES["sandbox"]["networks"][0] in SERVICES["worker"]["networks"]
+    read = SERVICES["worker"]["environment"]["DSPY_JOBS_AUTOSCALER_SCALED_OBJECT"]
+    assert f"./k8s/worker-scaledobject.yaml:{read}:ro" in SERVICES["worker"]["volumes"], "an edit needs no new image"
     keys = {model.api_key_env for model in settings.models.values()} - {None}
     assert keys <= SERVICES["worker"]["environment"].keys()
 
@@ -230,6 +232,35 @@ def test_the_quickstart_script_is_clean() -> None:
     done = subprocess.run([linter, script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert script.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize(
+    ("version", "is_enough"),
+    [
+        ("2.23.3", False),
+        ("1.29.2", False),
+        ("v2.9.0", False),
+        ("2.24.0", True),
+        ("v2.40.3-desktop.1", True),
+        ("5.0.0", True),
+        ("dev", True),
+        ("", True),
+    ],
+)
+def test_the_quickstart_script_wants_a_compose_that_reads_the_file(
+    tmp_path: Path, version: str, is_enough: bool
+) -> None:
+    """An older one is refused by name before anything is built; one that says no number is left to try."""
+    shutil.copy(ROOT / "quickstart.sh", tmp_path)
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\n[ "$1" = compose ] && echo "{version}"\n')
+    docker.chmod(0o755)
+    (tmp_path / "curl").symlink_to("/bin/true")
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["./quickstart.sh"], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert ("2.24 or newer is needed" not in done.stderr) is is_enough
+    assert ("the docker engine does not run" in done.stderr) is is_enough
 
 
 def test_the_quickstart_script_says_what_is_missing(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_kustomize_builds_the_example() -> None:
         pytest.skip("no kubectl here")
     done = subprocess.run(["kubectl", "kustomize", str(OVERLAY)], capture_output=True, text=True, check=True)
     built = list(yaml.safe_load_all(done.stdout))
-    assert len(built) == len(objects()) - 1
+    assert len(built) == len([found for found in objects() if not found["apiVersion"].startswith(MONITORING)]) - 1
     for manifest in filter(_of_kubernetes, built):
         kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
     (scaled,) = (manifest for manifest in built if manifest["kind"] == "ScaledObject")
@@ -256,6 +256,56 @@ def test_workers_are_measured_where_they_answer(settings: Settings) -> None:
     exported = ["dspy_worker_threads", *(family.name for family in FAMILIES)]
     taken = [name for name in exported if re.fullmatch(kept["regex"], name)]
     assert (kept["action"], taken) == ("keep", ["dspy_worker_threads"])
+
+
+def test_the_example_needs_no_operator_that_is_not_named(tmp_path: Path) -> None:
+    """Of monitoring nothing is applied unless somebody takes the comments away, and then it can be built."""
+    monitoring = "../../k8s/monitoring"
+    assert monitoring not in load(OVERLAY / "kustomization.yaml")["components"]
+    text = (OVERLAY / "kustomization.yaml").read_text()
+    text = re.sub(r"(?m)^( *)# (- \.\.|- target:|  patch:)", r"\1\2", text)
+    assert monitoring in yaml.safe_load(text)["components"]
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl here")
+    shutil.copytree(BASE, tmp_path / "k8s")
+    copied = shutil.copytree(OVERLAY, tmp_path / "deploy" / "mine")
+    (copied / "kustomization.yaml").write_text(text)
+    done = subprocess.run(["kubectl", "kustomize", str(copied)], capture_output=True, text=True, check=True)
+    built = list(yaml.safe_load_all(done.stdout))
+    watched = [found for found in built if found["apiVersion"].startswith(MONITORING)]
+    assert {found["metadata"]["labels"]["release"] for found in watched} == {"kube-prometheus-stack"}
+    assert len(built) == len(objects()) - 1
+
+
+def test_a_stateful_set_is_named_by_a_service_without_an_address() -> None:
+    """Kubernetes wants such a one for the names of the pods; others ask for an address that stays."""
+    redis = named("StatefulSet", "redis")
+    governing = named("Service", redis["spec"]["serviceName"])
+    assert governing["spec"]["clusterIP"] == "None"
+    assert governing["spec"]["selector"] == labels_of_pods(redis)
+    assert "clusterIP" not in named("Service", "redis")["spec"]
+
+
+def test_names_are_asked_for_wherever_a_clusters_dns_is() -> None:
+    """A node's own cache and OpenShift's DNS are in no namespace called kube-system, and the latter on another port."""
+    (rule,) = named("NetworkPolicy", "default")["spec"]["egress"]
+    assert "to" not in rule
+    assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {
+        (port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")
+    }
+
+
+def test_what_a_cluster_is_kept_like_stays() -> None:
+    """A job that deletes itself would be made again for ever by whoever keeps the cluster like the repository."""
+    assert "ttlSecondsAfterFinished" not in named("Job", "describe")["spec"]
+
+
+def test_the_namespace_is_named_where_keda_asks() -> None:
+    """KEDA asks from a namespace of its own, so its addresses name ours, and the file says so."""
+    triggers = named("ScaledObject", "worker")["spec"]["triggers"]
+    hosts = {urlsplit(t["metadata"].get("url") or f"//{t['metadata']['address']}").hostname or "" for t in triggers}
+    assert {host.split(".", 1)[1] for host in hosts} == {f"{NAMESPACE}.svc"}
+    assert "in another namespace change all of them" in (BASE / "worker-scaledobject.yaml").read_text()
 
 
 def _trigger(name: str) -> dict[str, Any]:
