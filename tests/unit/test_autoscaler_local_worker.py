@@ -22,7 +22,7 @@ import json, os, sys, time
 folder, name = sys.argv[1:3]
 with open(f"{folder}/{name}.json.new", "w") as out: json.dump(dict(os.environ), out)
 os.rename(f"{folder}/{name}.json.new", f"{folder}/{name}.json")
-for line in range(int(os.environ.get("LINES", "0"))): print(line, "x" * 1000, file=sys.stderr)
+for line in range(int(os.environ.get("LINES_TO_SAY", "0"))): print(line, "x" * 1000, file=sys.stderr)
 print("a last word", file=sys.stderr)
 time.sleep(600)
 """
@@ -118,7 +118,7 @@ def test_only_its_own_file_is_removed(scene: Scene) -> None:
 
 def test_what_a_worker_says_is_passed_on(scene: Scene) -> None:
     """A few lines come to our log whole, and each but once; the last ones are at hand should the worker die."""
-    launcher = scene.launcher(LINES="3")
+    launcher = scene.launcher(LINES_TO_SAY="3")
     with structlog.testing.capture_logs() as events:
         scene.start("worker-1", launcher)
         assert wait_until(lambda: launcher.last_lines("worker-1").endswith("a last word"), 30)
@@ -129,7 +129,7 @@ def test_what_a_worker_says_is_passed_on(scene: Scene) -> None:
 
 def test_a_flood_on_standard_error_fills_no_disk(scene: Scene) -> None:
     """Of 20 MB the file keeps one at most, our log what was read of it; the worker does not notice."""
-    launcher, file = scene.launcher(LINES="20000"), scene.folder / "workers" / "worker-1.err"
+    launcher, file = scene.launcher(LINES_TO_SAY="20000"), scene.folder / "workers" / "worker-1.err"
     with structlog.testing.capture_logs() as events:
         worker = scene.start("worker-1", launcher)
         assert wait_until(lambda: launcher.last_lines("worker-1").endswith("a last word"), 60, every=0.001)
@@ -141,11 +141,12 @@ def test_a_flood_on_standard_error_fills_no_disk(scene: Scene) -> None:
 def test_a_successor_tells_what_is_said_from_then_on(scene: Scene) -> None:
     """What its predecessor has told is not told again, but is there to explain a death."""
     scene.start("worker-1")
-    assert wait_until(lambda: (scene.folder / "workers" / "worker-1.err").stat().st_size > 0, 30)
+    path = scene.folder / "workers" / "worker-1.err"
+    assert wait_until(lambda: path.read_bytes().endswith(b"a last word\n"), 30)
     successor = scene.launcher()
     with structlog.testing.capture_logs() as events:
         assert successor.last_lines("worker-1") == "a last word"
-        with (scene.folder / "workers" / "worker-1.err").open("ab") as file:
+        with path.open("ab") as file:
             file.write(b"and another\nhalf a")
         assert successor.last_lines("worker-1") == "a last word\nand another\nhalf a"
     assert [event["line"] for event in events] == ["and another"]
