@@ -42,7 +42,7 @@ up: $(STAMP) ## Keep the whole stack running in this terminal, autoscaled; Ctrl-
 test: $(STAMP) system-packages ## Run the tests, fast ones first
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(STAMP) system-packages ## Run the tests that take half a minute or more: soaks, 10,000 jobs, what the images install
+test-slow: $(STAMP) system-packages ## Run the tests that take long: soaks, speed, browser, Prometheus, what the images install
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## Check style and import boundaries

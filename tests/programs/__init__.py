@@ -19,6 +19,8 @@ import dspy
 import structlog
 from pydantic import BaseModel
 
+from dspy_jobs.waiting import wait_until
+
 
 class Point(BaseModel):
     """A nested type."""
@@ -333,11 +335,14 @@ def lingers() -> dspy.Module:
 
 
 class _LeavesACall(_Steps):
-    """Returns while a thread of its own still calls the model, and then wants to call again."""
+    """Returns while a thread of its own still calls the model, which then wants to call again."""
 
     def forward(self, text: str) -> dspy.Prediction:
+        attempt = dspy.settings.get("job")
+
         def later() -> None:
             self.step(text=text, number=1)
+            wait_until(lambda: attempt._has_ended, 10)
             with suppress(BaseException):  # it is stopped as any program is
                 self.step(text=text, number=2)
 

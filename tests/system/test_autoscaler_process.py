@@ -89,6 +89,7 @@ def test_a_burst_on_no_fleet_is_answered_once_each(
     assert roomy.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_worker_with_long_calls_is_not_killed(fleet: Fleet, scaler: AutoscalerProcess) -> None:
     """Scaling in while every worker has long jobs: those that go finish them first, each in its first attempt.
 
@@ -142,6 +143,7 @@ def test_a_killed_autoscaler_costs_no_worker(fleet: Fleet, scaler: AutoscalerPro
     assert fleet.store.run(operations.cancel_batch(batch)) == ("in_progress", -1)
 
 
+@pytest.mark.slow
 def test_workers_go_when_an_autoscaler_elsewhere_leads(fleet: Fleet, scaler: AutoscalerProcess) -> None:
     """It cannot see them, and starts its own: here they end their jobs and go, and none is started any more."""
     job = fleet.submit("sleepy", text="5")

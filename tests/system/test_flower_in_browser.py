@@ -12,7 +12,7 @@ from stack_process import StackProcess, environ_for, running_stack
 
 from dspy_jobs.waiting import wait_until
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 #: Stands in every input.
 SECRET = "platypus"

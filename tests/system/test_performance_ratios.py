@@ -16,7 +16,7 @@ from benchmarks.options import Options
 from benchmarks.report import Report
 from benchmarks.rig import Rig, rig
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 SHORT = Options(rounds=3, quick=True)
 

@@ -9,7 +9,7 @@ import pytest
 from dspy_jobs.waiting import wait_until
 from tests.system.fleet import Fleet
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 
 def test_programs_that_exit_do_not_take_threads_with_them(fleet: Fleet) -> None:

@@ -20,7 +20,7 @@ from ops.grafana.dashboards import DASHBOARDS
 from tests.system.autoscaler_process import SCALED_OBJECT
 from tests.system.own_redis import OwnRedis
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 QUERIES = {
     (dashboard.uid, panel.title, expression): expression

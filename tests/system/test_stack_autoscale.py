@@ -58,6 +58,7 @@ def test_a_killed_stack_takes_scaled_workers_along(environ: dict[str, str]) -> N
         assert wait_until(lambda: not still_alive(pids), BOUND)
 
 
+@pytest.mark.slow
 def test_a_killed_autoscaler_keeps_its_workers(environ: dict[str, str]) -> None:
     """The stack starts it again, and it goes on with the workers there are; a second Ctrl-C still ends all at once."""
     with running_stack(environ, "--autoscale", "--no-flower") as stack:

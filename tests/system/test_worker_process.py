@@ -55,6 +55,7 @@ def test_sigterm_finishes_what_runs_and_hands_back_the_rest(fleet: Fleet) -> Non
     assert {job.fields["attempt"] for job in fleet.jobs_of(batch)} == {"1"}
 
 
+@pytest.mark.slow
 def test_a_narrow_model_is_kept_busy(fleet: Fleet) -> None:
     """Two workers share a model of which two jobs may run at once: there are never more, and the room is used."""
     fleet.start()
@@ -69,6 +70,7 @@ def test_a_narrow_model_is_kept_busy(fleet: Fleet) -> None:
     assert time.monotonic() - began < 2 * jobs * latency / at_once
 
 
+@pytest.mark.slow
 def test_a_rolling_restart_starts_no_job_again(fleet: Fleet) -> None:
     """All workers are replaced, one after the other, while a batch runs: no job starts twice, each worker exits 0."""
     first, second = fleet.start(), fleet.start()
