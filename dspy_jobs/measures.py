@@ -28,7 +28,8 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 #: In the place of a label's value that is not one of the known.
 OTHER = "other"
 
-_TOTAL, _SUM = "total", "sum"
+#: The part of a counter, and that of a histogram which it has even before any value.
+_TOTAL, SUM = "total", "sum"
 _INFINITE = "+Inf"
 
 #: By labels, then by part.
@@ -80,6 +81,11 @@ REDIS_DURATION = Family(
 CACHE_OPERATIONS = Family(
     "dspy_cache_operations", "Uses of the response cache: memory, then redis.", ("level", "operation")
 )
+#: Levels of the response cache and what each may do.
+CACHE_USES = (
+    ("memory", "hit"), ("memory", "miss"), ("memory", "store"), ("redis", "hit"), ("redis", "miss"),
+    ("redis", "store"), ("redis", "error"), ("redis", "corrupt"), ("redis", "skip"),
+)  # fmt: skip
 
 #: All that workers add up in `dj:metrics`.
 FAMILIES = (PREDICTION_DURATION, QUEUE_WAIT, LM_CALL_DURATION, REDIS_DURATION, CACHE_OPERATIONS)
@@ -97,7 +103,7 @@ class Durations:
         self._bounds = family.bounds
         self._counts = [0] * (len(family.bounds) + 1)
         self._fields = [family.field(labels, part) for part in (*(f"{b:g}" for b in family.bounds), _INFINITE)]
-        self._sum_field = family.field(labels, _SUM)
+        self._sum_field = family.field(labels, SUM)
         self._micros = 0
         self._lock = threading.Lock()
 
@@ -150,7 +156,7 @@ def _histogram(family: Family, rows: _Rows) -> Metric:
         for part, number in parts.items():
             if (bound := _bound(part)) is not None:
                 counts[bisect_left(family.bounds, bound)] += number
-        metric.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), parts.get(_SUM, 0) / 1e6)
+        metric.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), parts.get(SUM, 0) / 1e6)
     return metric
 
 

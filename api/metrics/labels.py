@@ -8,7 +8,7 @@ happened then.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Iterable
-from typing import cast
+from typing import NamedTuple, TypeVar, cast
 
 from api.catalogue import Program
 from api.resources import Resources
@@ -16,7 +16,14 @@ from dspy_jobs import names
 from dspy_jobs.counted import Work
 from dspy_jobs.measures import OTHER
 from dspy_jobs.problems import CODES
+from dspy_jobs.settings import Settings
 from dspy_jobs.store.counted import names_of
+
+T = TypeVar("T")
+
+#: Series of a family that are shown as 0 before anything has happened: enough for all that is configured, unless many
+#: programs, variants and models are; then what is left out is shown from when it first happens.
+MOST_EXPECTED = 2000
 
 
 class Labels:
@@ -61,8 +68,50 @@ def _described_names(programs: Iterable[Program]) -> list[str]:
     return [f"program {program.name}" for program in described] + variants
 
 
-def expected_work(programs: Iterable[Program]) -> list[Work]:
-    """What described programs will count unless callers ask for other models: shown as 0 from the start."""
-    described = [program.description for program in programs]
-    arms = [Work(p.name, arm.model, variant) for p in described for variant, arm in p.variants.items()]
-    return arms + [Work(program.name, program.model, "") for program in described if not program.variants]
+class Expected(NamedTuple):
+    """What may be counted: shown as 0 from the start, for Prometheus sees no increase where a series begins."""
+
+    work: list[Work]
+    """What programs run unless asked otherwise, then the same on every other model."""
+    models: list[str]
+    """Configured models, those that programs run unless asked otherwise before the others."""
+
+
+async def expected_of(resources: Resources) -> Expected:
+    """What may be counted of what is configured here and of what workers have described."""
+    return expected(resources.settings, await resources.catalogue.all())
+
+
+def expected(settings: Settings, programs: Iterable[Program]) -> Expected:
+    """See `expected_of`. Callers and fallbacks may choose any model; a variant stays what it is."""
+    arms = _configured_arms(settings) | _described_arms(programs)
+    usual = [Work(program, model, variant) for (program, variant), model in arms.items()]
+    any_model = [Work(program, model, variant) for model in settings.models for program, variant in arms]
+    models = dict.fromkeys([*(work.model for work in usual if work.model in settings.models), *settings.models])
+    return Expected(list(dict.fromkeys([*usual, *any_model])), list(models))
+
+
+#: Models by program and variant.
+_Arms = dict[tuple[str, str], str]
+
+
+def _configured_arms(settings: Settings) -> _Arms:
+    arms: _Arms = {}
+    for name, program in settings.programs.items():
+        usual = program.model or settings.default_model
+        arms |= {(name, variant): arm.model or usual for variant, arm in program.variants.items()}
+        arms |= {} if program.variants else {(name, ""): usual}
+    return arms
+
+
+def _described_arms(programs: Iterable[Program]) -> _Arms:
+    arms: _Arms = {}
+    for program in (program.description for program in programs):
+        arms |= {(program.name, variant): arm.model for variant, arm in program.variants.items()}
+        arms |= {} if program.variants else {(program.name, ""): program.model}
+    return arms
+
+
+def first_of(wanted: Iterable[T], series_each: int) -> list[T]:
+    """As many as `MOST_EXPECTED` allows a family, if each has so many series."""
+    return list(dict.fromkeys(wanted))[: MOST_EXPECTED // series_each]

@@ -10,15 +10,17 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.metrics.labels import Labels, expected_work, labels_of
+from api.metrics.labels import Labels, expected_of, first_of, labels_of
 from api.resources import Resources
 from dspy_jobs import names
 from dspy_jobs.counted import ATTEMPT_OUTCOMES, Counted, Work
 from dspy_jobs.measures import OTHER
 from dspy_jobs.money import dollars
+from dspy_jobs.problems import CODES
 from dspy_jobs.store.counted import read_counted
 
 _LABELS = ("program", "model", "variant")
+_STATUSES = ("succeeded", "failed", "canceled", "expired")
 #: Types of tokens and the books' metrics.
 _TOKENS = {
     "input": "input_tokens",
@@ -31,15 +33,17 @@ _TOKENS = {
 async def read_ledger(resources: Resources) -> Collector:
     """Read all totals."""
     counted, labels = await asyncio.gather(resources.store.run(read_counted()), labels_of(resources))
-    programs = await resources.catalogue.all()
-    return LedgerCollector(counted, labels, resources.settings.models, expected_work(programs))
+    expected = await expected_of(resources)
+    return LedgerCollector(counted, labels, expected.models, expected.work)
 
 
 class LedgerCollector(Collector):
     """What became of jobs, attempts, calls and tokens. `models` and `expected` have samples before anything happens."""
 
     def __init__(self, counted: Counted, labels: Labels, models: Collection[str], expected: Iterable[Work]) -> None:
-        self._work: dict[Work, Counter[str]] = {work: Counter() for work in map(labels.work, expected)}
+        self._work: dict[Work, Counter[str]] = {
+            work: Counter() for work in map(labels.work, first_of(expected, len(_STATUSES)))
+        }
         for work, metrics in counted.of_work.items():
             self._work.setdefault(labels.work(work), Counter()).update(metrics)
         self._counted, self._labels, self._models = counted, labels, models
@@ -57,7 +61,7 @@ class LedgerCollector(Collector):
         family = CounterMetricFamily("dspy_predictions", "Jobs that have ended.", labels=[*_LABELS, "status"])
         for work, metrics in self._work.items():
             family.add_metric([*work, "succeeded"], metrics["jobs"] - metrics["failed"])
-            for status in ("failed", "canceled", "expired"):
+            for status in _STATUSES[1:]:
                 family.add_metric([*work, status], metrics[status])
         return family
 
@@ -85,7 +89,7 @@ class LedgerCollector(Collector):
 
     def _of_failures(self) -> Iterator[Metric]:
         counted, labels = self._counted, self._labels
-        failures = Counter[tuple[str, str]]()
+        failures = Counter({(code, model): 0 for model in first_of(self._models, len(CODES)) for code in CODES})
         for (model, code), number in counted.failures.items():
             failures[labels.code(code), labels.model(model)] += number
         yield _family("dspy_errors", "Jobs that failed.", ("code", "model"), failures)

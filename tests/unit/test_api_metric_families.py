@@ -15,14 +15,17 @@ from prometheus_client.registry import Collector
 from api.app import ROUTES, create_app
 from api.metrics import Merged
 from api.metrics.budgets import BudgetCollector
-from api.metrics.labels import Labels
+from api.metrics.labels import MOST_EXPECTED, Labels, expected
 from api.metrics.ledger import LedgerCollector
 from api.metrics.memory import MemoryCollector
+from api.metrics.workers import MeasuresCollector, expected_fields
 from api.own_metrics import OwnMetrics
 from dspy_jobs.counted import Work, counted
+from dspy_jobs.measures import CACHE_USES
 from dspy_jobs.problems import CODES
 from dspy_jobs.settings import Settings
 from dspy_jobs.store.counted import Spending
+from worker.response_cache import CacheCounts
 
 #: Each metric's samples by their labels' values, in the order of the labels' names.
 Samples = dict[tuple[str, ...], float]
@@ -50,9 +53,9 @@ def test_whatever_stands_in_redis_the_number_of_series_is_bounded() -> None:
     found = list(LedgerCollector(counted(folded, ()), Labels(KNOWN), ["m"], ()).collect())
     assert {value for family in found for s in family.samples for value in s.labels.values()} <= {
         "m", "p", "a", "", "other", "dspy.m", "succeeded", "failed", "canceled", "expired", "server", "retried",
-        "fell_back", "recovered", "input", "output", "cached_input", "reasoning", "flight", "coalesced",
+        "fell_back", "recovered", "input", "output", "cached_input", "reasoning", "flight", "coalesced", *CODES,
     }  # fmt: skip
-    assert sum(len(family.samples) for family in found) < 100
+    assert sum(len(family.samples) for family in found) < 100 + len(CODES)
     by_name = samples(found)
     assert by_name["dspy_predictions_total", "m", "p", "succeeded", "a"] == 3
     assert by_name["dspy_predictions_total", "other", "other", "succeeded", "other"] == 500
@@ -74,13 +77,54 @@ def test_every_code_and_name_of_ours_is_shown_as_it_is() -> None:
 
 def test_what_may_happen_is_shown_before_it_does() -> None:
     """Else the first failure would be no increase of anything."""
-    expected = [Work("p", "m", "a")]
-    found = samples(LedgerCollector(counted({}, ()), Labels(KNOWN), ["m"], expected).collect())
+    found = samples(LedgerCollector(counted({}, ()), Labels(KNOWN), ["m"], [Work("p", "m", "a")]).collect())
     assert set(found.values()) == {0}
     assert {name for name, *_ in found} == {
         "dspy_predictions_total", "dspy_prediction_cost_total", "dspy_unpriced_calls_total", "dspy_token_usage_total",
-        "dspy_cache_operations_total", "dspy_attempts_total", "dspy_recovered_jobs_total",
+        "dspy_cache_operations_total", "dspy_attempts_total", "dspy_recovered_jobs_total", "dspy_errors_total",
     }  # fmt: skip
+    assert {code for name, code, *_ in found if name == "dspy_errors_total"} == set(CODES)
+
+
+def configured(programs: int, models: int) -> Settings:
+    """So many programs, the first of them in two variants, and models beside the default one."""
+    names = [f"p{number}" for number in range(programs)]
+    program = {"signature": "question -> answer"}
+    split = {"variants": {"a": {}, "b": {"model": "m1"}}}
+    return Settings.model_validate(
+        {
+            "default_model": "m0",
+            "models": {f"m{number}": {"model": "openai/x"} for number in range(models)},
+            "programs": {name: program | (split if name == "p0" else {}) for name in names},
+        }
+    )
+
+
+def test_every_program_may_run_on_every_model() -> None:
+    """A caller may ask for any, and fallbacks go to others; a program's own come first."""
+    found = expected(configured(2, 2), ())
+    assert found.work[:3] == [("p0", "m0", "a"), ("p0", "m1", "b"), ("p1", "m0", "")]
+    assert set(found.work) == {(p, m, v) for m in ("m0", "m1") for p, v in (("p0", "a"), ("p0", "b"), ("p1", ""))}
+    assert found.models == ["m0", "m1"]
+
+
+def test_what_is_shown_from_the_start_is_bounded() -> None:
+    """Many programs on many models would be too many series; what programs run unless asked otherwise is among them."""
+    many = expected(configured(200, 60), ())
+    labels = Labels([f"model {name}" for name in many.models] + [f"program {w.program}" for w in many.work])
+    families = [
+        *LedgerCollector(counted({}, ()), labels, many.models, many.work).collect(),
+        *MeasuresCollector(dict.fromkeys(expected_fields(many), 0)).collect(),
+    ]
+    assert {family.name for family in families if len(family.samples) > MOST_EXPECTED} == set()
+    found = samples(families)
+    assert all(("dspy_predictions_total", "m0", f"p{n}", "failed", "") in found for n in range(1, 200))
+    assert ("dspy_errors_total", "server", "m0") in found
+
+
+def test_everything_the_cache_may_do_is_expected() -> None:
+    """As workers count it."""
+    assert set(CACHE_USES) == CacheCounts().operations().keys()
 
 
 @pytest.fixture(scope="module")
