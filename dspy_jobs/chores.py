@@ -14,6 +14,7 @@ from dspy_jobs.chunks import chunk_sizes
 from dspy_jobs.settings import Settings
 from dspy_jobs.store.counted import fold_books, names_of
 from dspy_jobs.store.flights import send_waiting
+from dspy_jobs.store.gates import rest_circuits
 from dspy_jobs.store.operations import (
     cancel_batch,
     discard_staged,
@@ -106,6 +107,7 @@ def fold(settings: Settings) -> Plan[None]:
 def rare_chores(settings: Settings, now_ms: int) -> Plan[None]:
     """What need not be looked at each second."""
     yield from resend(settings)
+    yield rest_circuits({model: one.breaker for model, one in settings.models.items()})
     jobs = settings.jobs
     kept = jobs.expires_in_seconds + jobs.retention_seconds + jobs.tombstone_seconds
     yield trim_index(now_ms - int(kept * 1000), share=random.random())  # noqa: S311  # any place is as good

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from dspy_jobs import names
@@ -46,6 +48,12 @@ def report_calls(
 def release_probe(model: str, job_id: str) -> Operation[int]:
     """Let another probe: this one's job ended without settling the circuit."""
     return Operation(script("release_probe"), (model, job_id), int)
+
+
+def rest_circuits(breakers: Mapping[str, BreakerSettings], now_ms: int | None = None) -> Operation[int]:
+    """Close circuits, by model, that are half-open and that no job has probed for a window. Answers how many."""
+    rows = ((model, names.queue(model), int(breaker.window_seconds * 1000)) for model, breaker in breakers.items())
+    return Operation(script("rest_circuits"), (time_of(now_ms), *chain.from_iterable(rows)), int)
 
 
 def close_gate(queue: str, reason: WaitReason, seconds: float = 0, now_ms: int | None = None) -> Operation[int]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dspy_jobs import names
+from dspy_jobs.chores import rare_chores
 from dspy_jobs.settings import BreakerSettings, Settings
 from dspy_jobs.states import WaitReason
 from dspy_jobs.store import SyncStore, gates, operations
@@ -74,6 +75,34 @@ def test_a_failed_probe_opens_it_for_as_long_again(store: SyncStore) -> None:
     report(store, 0, 1, 1000, fatal=True)
     store.redis.set(names.circuit_probe("m"), "job_p", ex=60)
     assert report(store, 0, 1, 7000, probe="job_p") == gates.FleetCircuit(True, 5.0)
+
+
+def rest(store: SyncStore, now: int) -> int:
+    """Close what nobody probes, at a time."""
+    return store.run(gates.rest_circuits({"m": BREAKER, "other": BREAKER}, now_ms=now))
+
+
+def test_a_circuit_that_nobody_probes_closes_by_itself(store: SyncStore) -> None:
+    """A window after its time was over, unless a job is there to probe: else it would be half-open until the next."""
+    report(store, 0, 1, 1000, fatal=True)
+    assert rest(store, 15_999) == 0
+    for jobs in ("queued", "running"):
+        store.redis.hset(names.queue_numbers(QUEUE), jobs, 1)
+        assert rest(store, 99_000) == 0
+        store.redis.hset(names.queue_numbers(QUEUE), jobs, 0)
+    assert gate(store, 99_000) == "circuit_open"
+    assert rest(store, 16_000) == 1
+    assert gate(store, 16_000) is None
+    assert not report(store, 0, 1, 16_001).is_open
+    assert rest(store, 99_000) == 0
+
+
+def test_housekeeping_closes_circuits_that_nobody_probes(store: SyncStore) -> None:
+    """Whoever keeps house does, for every configured model."""
+    settings = Settings.model_validate({"models": {"m": {"model": "openai/x"}}, "default_model": "m"})
+    store.run(gates.report_calls("m", settings.models["m"].breaker, 0, 1, fatal=True, now_ms=1000))
+    store.follow(rare_chores(settings, 1000))
+    assert not store.redis.exists(names.circuit("m"))
 
 
 @pytest.fixture
