@@ -258,6 +258,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/metrics"): Operation(
         "read_metrics", "service", "Numbers for Prometheus",
         {200: Answer("In Prometheus's text format, or as `Accept` says.", "string", samples.METRICS, media=TEXT)},
+        ("invalid_parameter",),
     ),
     ("GET", "/v1/limits"): Operation(
         "read_limits", "service", "Read the limits", {200: Answer("Every limit.", "Limits", samples.LIMITS)},

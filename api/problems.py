@@ -30,10 +30,15 @@ def _problem(request: Request, error: Exception) -> Response:
 
 
 def _redis(request: Request, error: Exception) -> Response:
-    if isinstance(error, ResponseError) and not isinstance(error, OutOfMemoryError | ReadOnlyError):
-        raise error  # a mistake of ours, not a state of Redis
+    if not is_unavailability(error):
+        raise error
     _log.warning("redis_failed", error=type(error).__name__)
     return problem_answer(request.scope, redis_problem(error))
+
+
+def is_unavailability(error: Exception) -> bool:
+    """Whether an error of Redis is a state it is in; else it is a mistake of ours."""
+    return not isinstance(error, ResponseError) or isinstance(error, OutOfMemoryError | ReadOnlyError)
 
 
 def redis_problem(error: Exception) -> Problem:

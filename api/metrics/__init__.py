@@ -1,8 +1,9 @@
 """`GET /metrics`: numbers for Prometheus, read when they are asked for.
 
 Every API process reports the same numbers of the whole service, so any one of them may be scraped; beside them each
-tells what it counts of itself alone (`dspy_http_*`, `dspy_redis_*`, `process_*`, `python_*`). A scrape that cannot be
-answered whole fails: Prometheus shows a gap then, where a zero would read as an idle service.
+tells what it counts of itself alone (`dspy_http_*`, `dspy_redis_*`, `process_*`, `python_*`). While Redis does not
+answer it tells these alone, and `dspy_redis_up` is 0: of the service Prometheus shows a gap then, where a zero would
+read as an idle one, and of the API that it is up, which it is.
 
 Label values are names that the configuration or the code knows; whatever else is found in Redis is `other`.
 """
@@ -12,10 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+import structlog
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,10 +29,13 @@ from api.metrics.ledger import read_ledger
 from api.metrics.memory import read_memory
 from api.metrics.models import read_models
 from api.metrics.workers import read_measures
+from api.problems import is_unavailability
 from api.reading import header, query
 from api.resources import Resources, resources_of
 
 __all__ = ["SOURCES", "DemandCollector", "Merged", "Source", "get_metrics"]
+
+_log = structlog.get_logger("api")
 
 #: Reads what some metrics are made of; afterwards they are made without any input or output.
 Source = Callable[[Resources], Awaitable[Collector]]
@@ -43,9 +49,28 @@ async def get_metrics(request: Request) -> Response:
     resources = resources_of(request)
     query(request, ())
     registry = CollectorRegistry()
-    registry.register(Merged(await _read(resources)))
+    registry.register(Merged(await _read_or_own(resources)))
     encode, media_type = choose_encoder(header(request, b"accept"))
     return Response(encode(registry), media_type=media_type)
+
+
+async def _read_or_own(resources: Resources) -> Sequence[Collector]:
+    """All there is to tell, or what this process knows without Redis."""
+    try:
+        return [*await _read(resources), _RedisUp(True)]
+    except RedisError as error:
+        if not is_unavailability(error):
+            raise
+        _log.warning("redis_failed", error=type(error).__name__)
+        return [resources.own_metrics, _RedisUp(False)]
+
+
+class _RedisUp(Collector):
+    def __init__(self, is_up: bool) -> None:
+        self._is_up = is_up
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("dspy_redis_up", "Whether the queue's Redis has answered this scrape.", self._is_up)
 
 
 async def _own(resources: Resources) -> Collector:

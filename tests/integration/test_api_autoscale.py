@@ -233,23 +233,32 @@ def home() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("path", ["/v1/autoscale", "/metrics"])
-def test_nothing_is_claimed_of_a_redis_that_does_not_answer(home: Path, path: str) -> None:
-    """503 while Redis stands still, before KEDA's own three seconds are over, and while it is gone; 200 after that."""
-    url = f"unix://{embedded_socket(home)}?db=0"
+def test_nothing_is_claimed_of_a_redis_that_does_not_answer(home: Path) -> None:
+    """While Redis stands still, before KEDA's own three seconds are over, and while it is gone.
+
+    The demand is refused; of metrics there are the process's own, for it is up, and none of the service's.
+    """
+    url, paths = f"unix://{embedded_socket(home)}?db=0", ("/v1/autoscale", "/metrics")
     with running_api(url) as api:
         with embedded_redis(home) as server:
-            assert wait_until(lambda: api.get(path).status_code == 200, 20)
+            assert wait_until(lambda: api.get("/v1/autoscale").status_code == 200, 20)
+            assert samples(api)["dspy_redis_up",] == 1
             server.send_signal(signal.SIGSTOP)
             try:
-                standing_still = api.get(path, timeout=3)
+                standing_still = [api.get(path, timeout=3) for path in paths]
             finally:
                 server.send_signal(signal.SIGCONT)
-            assert wait_until(lambda: api.get(path).status_code == 200, 20)
-        gone = api.get(path, timeout=3)
-    for answer in (standing_still, gone):
-        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
-        assert int(answer.headers["retry-after"]) > 0
+            assert wait_until(lambda: api.get("/v1/autoscale").status_code == 200, 20)
+        gone = [api.get(path, timeout=3) for path in paths]
+    for demand, metrics in (standing_still, gone):
+        assert (demand.status_code, demand.json()["code"]) == (503, "unavailable")
+        assert int(demand.headers["retry-after"]) > 0
+        assert metrics.status_code == 200
+        assert "dspy_redis_up 0.0" in metrics.text
+        families = {family.name for family in text_string_to_metric_families(metrics.text)}
+        assert "dspy_http_requests" in families
+        own = ("process_", "python_", "dspy_http_", "dspy_redis_duration", "dspy_redis_up")
+        assert {name for name in families if not name.startswith(own)} == set()
 
 
 def commands(store: SyncStore) -> dict[str, int]:
