@@ -48,9 +48,25 @@ def test_every_alert_fires_and_stays_silent_as_it_should() -> None:
     assert sorted(well) == sorted(wrong) == sorted(alert["alert"] for alert in ALERTS)
     assert not any(case["exp_alerts"] for case in TESTED["tests"][0]["alert_rule_test"])
     assert all(case["exp_alerts"] for case in TESTED["tests"][1]["alert_rule_test"])
-    for check in ("check rules ops/prometheus-rules.yml", "test rules tests/data/monitoring/rules-test.yml"):
-        ran = subprocess.run(["promtool", *check.split()], cwd=ROOT, capture_output=True, text=True)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+    _promtool("check rules ops/prometheus-rules.yml")
+    _promtool("test rules tests/data/monitoring/rules-test.yml")
+
+
+def _promtool(arguments: str) -> str:
+    ran = subprocess.run(["promtool", *arguments.split()], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_prometheus_finds_its_rules_beside_its_configuration() -> None:
+    """In this folder as where Compose mounts both: a name of theirs is the same in either."""
+    assert f"{len(ALERTS)} rules found" in _promtool("check config ops/prometheus.yml")
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    mounted = {
+        volume.partition(":")[0]: volume.split(":")[1] for volume in compose["services"]["prometheus"]["volumes"]
+    }
+    for name in ("prometheus.yml", "prometheus-rules.yml"):
+        assert mounted[f"./ops/{name}"] == f"/etc/prometheus/{name}"
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda dashboard: dashboard.uid)
