@@ -11,7 +11,11 @@ from ops.grafana.layout import Dashboard, Panel
 #: What tells one API process from another; with the Prometheus operator a pod's name, too.
 _REPLICA = "instance, pod"
 _OPEN = (("1", "open", "green"), ("0", "closed", "red"))
+_UP = (("1", "up", "green"), ("0", "down", "red"))
 _CIRCUIT = (("0", "closed", "green"), ("1", "half-open", "yellow"), ("2", "open", "red"))
+
+#: None of what is counted; while Redis is away nobody knows, and there is no data.
+NONE = "0 * (max(dspy_redis_up) == 1)"
 
 
 def whole(metric: str, window: str = "5m") -> str:
@@ -35,8 +39,9 @@ def now(metric: str, labels: str = "") -> str:
 
 
 def ratio(labels: str, part: str, of: str, window: str = "5m") -> str:
-    """How two counters of the whole service grow, one against the other."""
-    return f"{by(labels, whole(part, window))} / {by(labels, whole(of, window))}"
+    """How two counters of the whole service grow, one against the other; 0 where neither does."""
+    whole_of = by(labels, whole(of, window))
+    return f"{by(labels, whole(part, window))} / ({whole_of} > 0) or 0 * {whole_of}"
 
 
 def _quantiles(family: str, labels: str = "") -> tuple[tuple[str, str], ...]:
@@ -44,8 +49,8 @@ def _quantiles(family: str, labels: str = "") -> tuple[tuple[str, str], ...]:
     return tuple((quantile(q, family, labels), f"p{q * 100:g}{name}") for q in (0.5, 0.95, 0.99))
 
 
-def _stat(title: str, meaning: str, expression: str, unit: str = "short", **more: object) -> Panel:
-    return Panel(title, meaning, ((expression, ""),), unit, "stat", width=4, height=4, **more)  # type: ignore[arg-type]
+def _stat(title: str, meaning: str, expression: str, unit: str = "short", width: int = 4, **more: object) -> Panel:
+    return Panel(title, meaning, ((expression, ""),), unit, "stat", width, height=4, **more)  # type: ignore[arg-type]
 
 
 _FAILED = "dspy_predictions_total{status='failed'}"
@@ -55,9 +60,22 @@ _MEAN_RUN = ratio(
 _FINISHED = by("status", whole("dspy_predictions_total"))
 _SPENT = by("model", whole("dspy_prediction_cost_total"))
 _ENDED = f"sum({whole('dspy_predictions_total')})"
-_FAILED_SHARE = f"sum({whole(_FAILED)}) / ({_ENDED} > 0)"
+_FAILED_SHARE = f"sum({whole(_FAILED)}) / ({_ENDED} > 0) or {NONE}"
+#: By code, without those that do not happen.
+_FAILURES = by("code, model", whole("dspy_errors_total")) + " > 0"
+
+
+def fullest_budget(of: str = "") -> str:
+    """The largest share that is spent of a budget there is."""
+    return f"max(dspy_budget_spent_usd{of} / (dspy_budget_limit_usd{of} > 0)) or {NONE}"
+
 
 _HTTP_TIME = "dspy_http_request_duration_seconds_bucket"
+#: Each API process tells its own round trips, and all of them those of all workers.
+_REDIS_TIME = "dspy_redis_duration_seconds_bucket"
+_REDIS_RATE = whole(_REDIS_TIME + "{process='worker'}")
+_REDIS_OF_APIS = f"histogram_quantile(0.99, sum by (le) (rate({_REDIS_TIME}{{process='api'}}[5m])))"
+_REDIS_OF_WORKERS = f"histogram_quantile(0.99, sum by (le) ({_REDIS_RATE}))"
 _CALLS = "dspy_lm_call_duration_seconds_count"
 
 OVERVIEW = Dashboard(
@@ -65,17 +83,26 @@ OVERVIEW = Dashboard(
     "dspy-jobs · overview",
     "Is it well? The first row says so; what is yellow or red says where to look next.",
     (
-        _stat("API", "API processes that answer Prometheus.", "sum(up{job='api'})"),
-        _stat("Jobs a second", "Jobs that ended, whichever way.", _ENDED, "ops"),
-        _stat("Failed", "Share of ended jobs that failed.", _FAILED_SHARE, "percentunit", warn=0.02, bad=0.1),
+        _stat("API", "API processes that answer Prometheus.", "sum(up{job='api'}) or vector(0)", width=3, good=1),
+        _stat("Redis", "Whether the queue's Redis answers the API.", "max(dspy_redis_up)", width=3,
+              good=1, names=_UP),
+        _stat("Workers", "Live workers. None is well only where the fewest are 0 and nothing waits.",
+              now("dspy_workers"), width=3, good=1),
         _stat("Oldest wait", "How long the oldest job that could run has waited.",
-              now("dspy_autoscaler_oldest_wait_seconds"), "s", warn=60, bad=300),
-        _stat("Workers", "Live workers.", now("dspy_workers")),
-        _stat("Open circuits", "Models whose provider is refused calls for now.",
-              f"count({now('dspy_circuit_breaker_state', 'model')} == 2) or vector(0)", warn=1, bad=1),
+              now("dspy_autoscaler_oldest_wait_seconds"), "s", 3, warn=60, bad=300),
+        _stat("Failed", "Share of ended jobs that failed.", _FAILED_SHARE, "percentunit", 3, warn=0.02, bad=0.1),
+        _stat("Open circuits", "Models whose provider fails: calls are refused, or one job tries it.",
+              f"count({now('dspy_circuit_breaker_state', 'model')} >= 1) or {NONE}", width=3, warn=1, bad=1),
+        _stat("Closed queues", "Their jobs do not start; Gates of the next dashboard says why.",
+              f"count(min by (queue) (dspy_queue_gate_open) == 0) or {NONE}", width=3, warn=1),
+        _stat("Fullest budget", "Share of it that is spent, of the day's and the month's.", fullest_budget(),
+              "percentunit", 3, warn=0.8, bad=1),
+        Panel("Firing alerts", "Each has a section of its name in docs/runbook.md.", (
+            ("ALERTS{alertstate='firing'}", ""),), kind="table", width=18, height=6, nothing="none"),
+        Panel("Jobs a second", "Jobs that ended, whichever way.", ((_ENDED, ""),), "ops", "stat", 6, 6),
         Panel("Ended jobs", "By how they ended.", ((_FINISHED, "{{status}}"),), "ops", is_stacked=True),
         Panel("Failures", "Failed jobs by the code of their error; the runbook says what each means.",
-              ((by("code, model", whole("dspy_errors_total")), "{{code}} {{model}}"),), "ops"),
+              ((_FAILURES, "{{code}} {{model}}"),), "ops"),
         Panel("Run time", "Of jobs that ran, from start to end.",
               _quantiles("dspy_prediction_duration_seconds"), "s"),
         Panel("Queue wait", "From when a job could run until it did.", _quantiles("dspy_queue_wait_seconds"), "s"),
@@ -87,7 +114,7 @@ OVERVIEW = Dashboard(
             (f"histogram_quantile({q}, sum by (le) (rate({_HTTP_TIME}[5m])))", f"p{q * 100:g}")
             for q in (0.5, 0.95, 0.99)), "s"),
         Panel("Redis answers", "As the processes see it: it is slow where this grows.",
-              ((quantile(0.99, "dspy_redis_duration_seconds", "process"), "p99 {{process}}"),), "s"),
+              ((_REDIS_OF_APIS, "p99 api"), (_REDIS_OF_WORKERS, "p99 worker")), "s"),
         Panel("Redis memory", "Used, and what it may use.", (
             (now("dspy_redis_memory_bytes", "role"), "{{role}}"),
             (now("dspy_redis_memory_limit_bytes", "role") + " > 0", "{{role}} limit")), "bytes"),
@@ -142,12 +169,13 @@ MODELS = Dashboard(
               ((by("model, outcome", whole(_CALLS)), "{{model}} {{outcome}}"),), "ops"),
         Panel("Call time", "Of one model call.", _quantiles("dspy_lm_call_duration_seconds", "model"), "s"),
         Panel("Run time by program", "Of jobs.", _quantiles("dspy_prediction_duration_seconds", "program"), "s"),
-        Panel("Slowest programs", "Mean run time in the last hour.", ((f"topk(10, {_MEAN_RUN})", ""),), "s", "table"),
+        Panel("Slowest programs", "Mean run time in the last hour.", ((f"topk(10, ({_MEAN_RUN}) > 0)", ""),), "s",
+              "table"),
         Panel("Tokens", "A second.", ((by("type, model", whole("dspy_token_usage_total")), "{{type}} {{model}}"),)),
         Panel("Attempts beyond the first", "Retried, moved to a fallback, or taken back from a lost worker.",
               ((by("outcome, model", whole("dspy_attempts_total")), "{{outcome}} {{model}}"),), "ops"),
         Panel("Jobs taken back", "From workers that were lost: they are queued again.",
-              ((by("queue", "increase(dspy_recovered_jobs_total[5m])"), "{{queue}}"),)),
+              ((by("queue", f"max without ({_REPLICA}) (increase(dspy_recovered_jobs_total[5m]))"), "{{queue}}"),)),
     ),
 )  # fmt: skip
 
@@ -161,11 +189,9 @@ COST = Dashboard(
         _stat("Spent in a day", "In the last 24 hours, as the books have it.",
               f"sum(max without ({_REPLICA}) (increase(dspy_prediction_cost_total[1d])))", "currencyUSD"),
         _stat("Day's budget", "Share of it that is spent, of the fullest budget.",
-              'max(dspy_budget_spent_usd{period="day"} / (dspy_budget_limit_usd{period="day"} > 0)) or vector(0)',
-              "percentunit", warn=0.8, bad=1),
+              fullest_budget('{period="day"}'), "percentunit", warn=0.8, bad=1),
         _stat("Month's budget", "Share of it that is spent, of the fullest budget.",
-              'max(dspy_budget_spent_usd{period="month"} / (dspy_budget_limit_usd{period="month"} > 0)) or vector(0)',
-              "percentunit", warn=0.8, bad=1),
+              fullest_budget('{period="month"}'), "percentunit", warn=0.8, bad=1),
         _stat("Calls of unknown price", "In the last 24 hours: what they cost is in no sum here.",
               f"sum(max without ({_REPLICA}) (increase(dspy_unpriced_calls_total[1d])))", warn=1),
         Panel("Spent an hour, by program", "At the speed of the last five minutes.",
@@ -206,7 +232,7 @@ BATCHES = Dashboard(
     (
         Panel("Where to look", _BATCH, (), kind="text", width=12, height=9),
         Panel("Ended jobs", "Of all batches and single jobs.", ((_FINISHED, "{{status}}"),), "ops", height=9),
-        Panel("Failures", "By code.", ((by("code, model", whole("dspy_errors_total")), "{{code}} {{model}}"),), "ops"),
+        Panel("Failures", "By code.", ((_FAILURES, "{{code}} {{model}}"),), "ops"),
         Panel("Queued jobs", "By queue.", ((now("dspy_queue_depth", "queue"), "{{queue}}"),), is_stacked=True),
     ),
     variables=(

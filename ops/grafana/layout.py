@@ -22,6 +22,8 @@ class Panel:
     """`timeseries`, `stat`, `table`, `state-timeline`, or `text`, whose meaning is then its Markdown."""
     width: int = 12
     height: int = HEIGHT
+    good: float | None = None
+    """From here on green, and red below; without it green from the start."""
     warn: float | None = None
     """From here on yellow."""
     bad: float | None = None
@@ -29,6 +31,8 @@ class Panel:
     names: tuple[tuple[str, str, str], ...] = ()
     """What values are called, and their colours."""
     is_stacked: bool = False
+    nothing: str = ""
+    """What is shown of no data, where that is good news; elsewhere it is a fault."""
 
     def at(self, number: int, x: int, y: int) -> dict[str, Any]:
         """The panel as Grafana has it, at this place."""
@@ -49,13 +53,16 @@ class Panel:
         return target | {"format": "table", "instant": True} if self.kind == "table" else target
 
     def _defaults(self) -> dict[str, Any]:
-        steps = [{"color": "green", "value": None}]
+        steps = [{"color": "green" if self.good is None else "red", "value": None}]
+        steps += [{"color": "green", "value": self.good}] if self.good is not None else []
         steps += [{"color": "yellow", "value": self.warn}] if self.warn is not None else []
         steps += [{"color": "red", "value": self.bad}] if self.bad is not None else []
         defaults: dict[str, Any] = {"unit": self.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}}
         if self.kind == "timeseries":
             stacking = {"mode": "normal"} if self.is_stacked else {"mode": "none"}
             defaults["custom"] = {"fillOpacity": 20 if self.is_stacked else 0, "stacking": stacking, "spanNulls": False}
+        if self.nothing:
+            defaults["noValue"] = self.nothing
         if self.names:
             options = {value: {"text": text, "color": color} for value, text, color in self.names}
             defaults["mappings"] = [{"type": "value", "options": options}]
@@ -118,13 +125,13 @@ class Dashboard:
 
 
 _OTHERS = {
-    "type": "dashboards", "title": "dspy-jobs", "tags": ["dspy-jobs"], "asDropdown": True, "keepTime": True,
+    "type": "dashboards", "title": "dspy-jobs", "tags": ["dspy-jobs"], "asDropdown": False, "keepTime": True,
     "includeVars": False, "targetBlank": False, "icon": "external link", "tooltip": "", "url": "",
 }  # fmt: skip
 
 
 def _link(title: str, url: str) -> dict[str, Any]:
-    return _OTHERS | {"type": "link", "title": title, "url": url, "tags": [], "asDropdown": False, "targetBlank": True}
+    return _OTHERS | {"type": "link", "title": title, "url": url, "tags": [], "targetBlank": True}
 
 
 def _text_box(name: str, label: str, value: str) -> dict[str, Any]:

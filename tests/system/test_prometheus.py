@@ -27,6 +27,7 @@ QUERIES = {
     for dashboard in DASHBOARDS
     for panel in dashboard.panels
     for expression, _ in panel.queries
+    if not panel.nothing
 }
 RULES = yaml.safe_load((REPOSITORY / "ops" / "prometheus-rules.yml").read_text())
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]

@@ -94,6 +94,41 @@ def test_each_dashboard_has_a_file_and_each_file_a_dashboard() -> None:
     assert len(files) == len(DASHBOARDS)
 
 
+def test_the_first_row_says_whether_it_is_well() -> None:
+    """Without a process, Redis or workers it is red; nothing is green because nobody knows."""
+    (overview,) = [dashboard for dashboard in DASHBOARDS if dashboard.uid == "dspy-jobs-overview"]
+    first = [panel for panel in overview.document()["panels"] if panel["gridPos"]["y"] == 0]
+    assert sum(panel["gridPos"]["w"] for panel in first) == WIDTH
+    steps = {p["title"]: [s["color"] for s in p["fieldConfig"]["defaults"]["thresholds"]["steps"]] for p in first}
+    assert {title for title, colors in steps.items() if colors == ["red", "green"]} == {"API", "Redis", "Workers"}
+    assert all(len(colors) > 1 for colors in steps.values())
+    asked = {panel.title: panel.queries[0][0] for panel in overview.panels}
+    assert [title for title, query in asked.items() if "vector(0)" in query] == ["API"]
+    assert ">= 1" in asked["Open circuits"]
+    (link,) = overview.document()["links"]
+    assert (link["tags"], link["asDropdown"]) == (["dspy-jobs"], False)
+    assert [panel.queries for d in DASHBOARDS for panel in d.panels if panel.nothing] == [
+        (("ALERTS{alertstate='firing'}", ""),)
+    ]
+
+
+_OF_ONE_PROCESS = re.compile(r"dspy_(http|autoscaler_scale|autoscaler_drain)_|process='api'|keda_")
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_replicas_are_not_summed(query: str) -> None:
+    """Every API process tells the whole service's counters: of replicas the largest counts."""
+    grown = re.findall(r"(max without \(instance, pod\) \()?\b(?:rate|increase)\(([^()]*)\)", query)
+    assert all(is_whole or _OF_ONE_PROCESS.search(counter) for is_whole, counter in grown)
+
+
+def test_a_share_is_zero_where_nothing_happened() -> None:
+    """And where nothing of the kind ever did: an empty panel would read as a fault of the dashboard."""
+    shares = [query for query in QUERIES if re.search(r"\) / \(sum by .* > 0\)", query) and "0.1" not in query]
+    assert len(shares) > 3
+    assert all(" or 0 * " in query for query in shares)
+
+
 def test_the_page_of_a_batch_leads_to_addresses_there_are() -> None:
     """Each link into the API is a route."""
     (page,) = [panel.meaning for d in DASHBOARDS for panel in d.panels if panel.kind == "text"]
