@@ -32,7 +32,8 @@ def read(client: Client) -> Reading:
 def _samples(client: Client) -> Samples | None:
     """The numbers; None where a scrape cannot be answered whole or in time, of which health says why."""
     try:
-        return Samples(client.metrics())
+        samples = Samples(client.metrics())
+        return None if samples.total("dspy_redis_up") == 0 else samples
     except (ApiError, ServiceUnreachable, ValueError):
         return None
 

@@ -74,6 +74,14 @@ def test_a_refused_scrape_leaves_the_rest() -> None:
     assert "– jobs/s" in result.stdout
 
 
+def test_a_scrape_without_redis_is_no_reading() -> None:
+    """The service's numbers are not in it: what comes after one must not look as if all of it had just happened."""
+    counts = itertools.count(1)
+    service = Service(numbers=lambda: f"dspy_redis_up 0\n{metrics(10 * next(counts))}")
+    plain = json.loads(run(service, "top", "--once", "--json", *QUICK).stdout)
+    assert plain["rates"]["jobs_per_second"] is None
+
+
 def test_nobody_there_is_an_exit_code() -> None:
     """For scripts; whoever watches waits for it to come."""
     service = Service()
