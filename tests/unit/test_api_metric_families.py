@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -13,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.app import ROUTES, create_app
-from api.metrics import Merged
+from api.metrics import Merged, written
 from api.metrics.budgets import BudgetCollector
 from api.metrics.labels import MOST_EXPECTED, Labels, expected
 from api.metrics.ledger import LedgerCollector
@@ -202,6 +203,21 @@ def test_a_family_of_several_sources_is_shown_once() -> None:
     for _ in range(2):
         (family,) = registry.collect()
         assert [sample.labels["level"] for sample in family.samples] == ["flight", "redis"]
+
+
+def test_other_requests_need_not_wait_for_the_text_of_metrics() -> None:
+    """It is made in another thread than theirs."""
+    threads = []
+
+    class Noting(_Of):
+        def collect(self) -> Iterator[Metric]:
+            threads.append(threading.get_ident())
+            return super().collect()
+
+    answer = asyncio.run(written([Noting("flight")], "text/plain"))
+    assert b'dspy_cache_operations_total{level="flight"} 1.0' in answer.body
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 # ---- gauges ----------------------------------------------------------------------------------------------------
