@@ -83,7 +83,8 @@ OVERVIEW = Dashboard(
     "dspy-jobs · overview",
     "Is it well? The first row says so; what is yellow or red says where to look next.",
     (
-        _stat("API", "API processes that answer Prometheus.", "sum(up{job='api'}) or vector(0)", width=3, good=1),
+        _stat("API", "API processes that answer Prometheus.", "sum(up{job='dspy-jobs-api'}) or vector(0)",
+              width=3, good=1),
         _stat("Redis", "Whether the queue's Redis answers the API.", "max(dspy_redis_up)", width=3,
               good=1, names=_UP),
         _stat("Workers", "Live workers. None is well only where the fewest are 0 and nothing waits.",

@@ -221,7 +221,7 @@ def test_the_autoscaler_is_measured_where_it_answers() -> None:
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped}
     command = SERVICES["worker"]["command"]
     port = command[command.index("--metrics-port") + 1]
-    assert targets == {"api": ["api:8080"], "autoscaler": [f"worker:{port}"]}
+    assert targets == {"dspy-jobs-api": ["api:8080"], "dspy-jobs-autoscaler": [f"worker:{port}"]}
     assert f"127.0.0.1:{port}/health" in str(SERVICES["worker"]["healthcheck"]["test"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ def test_every_alert_says_what_to_think_of_it_and_what_to_do() -> None:
 
 def test_every_alert_fires_and_stays_silent_as_it_should() -> None:
     """Prometheus's own tool runs each rule in a case where all is well and in one where all is wrong."""
-    well, wrong = ([case["alertname"] for case in test["alert_rule_test"]] for test in TESTED["tests"])
+    well, wrong = ([case["alertname"] for case in test["alert_rule_test"]] for test in TESTED["tests"][:2])
     assert sorted(well) == sorted(wrong) == sorted(alert["alert"] for alert in ALERTS)
     assert not any(case["exp_alerts"] for case in TESTED["tests"][0]["alert_rule_test"])
     assert all(case["exp_alerts"] for case in TESTED["tests"][1]["alert_rule_test"])
@@ -53,6 +54,8 @@ def test_every_alert_fires_and_stays_silent_as_it_should() -> None:
 
 
 def _promtool(arguments: str) -> str:
+    if shutil.which("promtool") is None:
+        pytest.skip("there is no promtool; see `make system-packages`")
     ran = subprocess.run(["promtool", *arguments.split()], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
