@@ -75,7 +75,8 @@ def listen(api: ApiSettings) -> socket.socket:
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Answer requests until stopped."""
-    configure_logging(settings, "api", lines=LineWriter(sys.stdout))
+    lines = LineWriter(sys.stdout)
+    configure_logging(settings, "api", lines=lines)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -96,7 +97,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
     url = f"http://{host}:{listener.getsockname()[1]}"
     if settings.log_format == "console":
-        print(f"dspy-jobs API on {url}", flush=True)
+        lines.msg(f"dspy-jobs API on {url}")
     _log.info("api_listening", url=url)
     _Server(app, config).run(sockets=[listener])
 

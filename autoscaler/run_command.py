@@ -36,6 +36,7 @@ from autoscaler.scaled_object import ScaledObject, ScaledObjectError
 from autoscaler.sources import UnusableTrigger
 from autoscaler.status_server import Pulse, serve_status
 from dspy_jobs import error_reports, names
+from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.pid_files import worker_pids
 from dspy_jobs.redis_url import redis_url
@@ -92,7 +93,7 @@ def main(options: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT. Exits 0 after a clean stop, 2 when something must be put right first."""
     try:
         settings = load_settings()
-        configure_logging(settings, "autoscaler")
+        configure_logging(settings, "autoscaler", lines=LineWriter(sys.stdout))
         error_reports.start(settings, "autoscaler")
         run = Run.prepare(options, settings)
     except (ConfigurationError, ScaledObjectError, UnusableTrigger, BackendError, ValueError, OSError) as error:

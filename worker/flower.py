@@ -25,6 +25,7 @@ from flower.urls import settings as handler_settings
 from flower.views.monitor import Metrics
 from tornado.ioloop import PeriodicCallback
 
+from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.redis_url import redis_url
 from dspy_jobs.settings import ConfigurationError, Settings, load_settings, secret
@@ -99,7 +100,7 @@ def main() -> int:
     """Run until SIGTERM or SIGINT. Exit code 2 for a wrong configuration."""
     try:
         settings = load_settings()
-        configure_logging(settings, "flower")
+        configure_logging(settings, "flower", lines=LineWriter(sys.stdout))
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.ERROR)
         page = flower_app(settings, broker_app(settings))

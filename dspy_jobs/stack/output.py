@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
+from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import is_event_line
 
 log = structlog.get_logger("stack")
@@ -16,15 +16,18 @@ log = structlog.get_logger("stack")
 Output = Callable[[str, list[bytes]], None]
 
 
-def to_terminal(process: str, lines: list[bytes]) -> None:
+def to_terminal(terminal: LineWriter) -> Output:
     """Event lines as they are; any other, such as a library's print, as an event that names the process."""
-    for line in lines:
-        text = line.decode(errors="replace")
-        if is_event_line(line):
-            sys.stdout.write(text + "\n")
-        elif text.strip():
-            log.info("output", process=process, line=text.rstrip())
-    sys.stdout.flush()
+
+    def write(process: str, lines: list[bytes]) -> None:
+        for line in lines:
+            text = line.decode(errors="replace")
+            if is_event_line(line):
+                terminal.msg(text)
+            elif text.strip():
+                log.info("output", process=process, line=text.rstrip())
+
+    return write
 
 
 def to_files(folder: Path) -> Output:

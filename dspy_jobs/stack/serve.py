@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import orjson
 import structlog
 
+from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.settings import Settings
 from dspy_jobs.stack.inherited import inherited_environ
@@ -41,18 +43,20 @@ def serve(workers: int | Bounds, flower: bool) -> int:
     settings = load_with_ports(inherited_environ())
     parts = parts_of(settings, _autoscale(settings, workers) if isinstance(workers, Bounds) else workers, flower)
     check_ports(settings, parts)
-    configure_logging(settings, "stack")
+    # A terminal that stands still (Ctrl-S, a pager) must not keep the stack from watching over its processes.
+    terminal = LineWriter(sys.stdout)
+    configure_logging(settings, "stack", lines=terminal)
 
     async def welcome_and_wait() -> int:
         addresses = _addresses(settings, parts)
         log.info("ready", seconds=round(time.monotonic() - began, 1), **addresses)
         if settings.log_format == "console":
-            print(_welcome(settings, addresses), flush=True)
+            terminal.msg(_welcome(settings, addresses))
         await asyncio.Event().wait()
         return 0
 
     try:
-        return run_stack(settings, parts, to_terminal, welcome_and_wait) or 0
+        return run_stack(settings, parts, to_terminal(terminal), welcome_and_wait) or 0
     except PartDied as death:
         log.error("stack_failed", reason=str(death), last_lines="\n".join(death.last_lines))
         return 2 if death.is_misconfigured else 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -309,19 +312,60 @@ except ValueError:
 # ---- writing ---------------------------------------------------------------------------------------------------
 
 
-class _Gone:
-    """A stream that nobody reads any more."""
-
-    def write(self, text: str) -> None:
-        raise BrokenPipeError
-
-
 def test_a_reader_that_has_gone_stops_nobody() -> None:
     """The lines are lost, the writer goes on, and no more than so many are kept."""
-    writer = LineWriter(_Gone())  # type: ignore[arg-type]
-    for number in range(30_000):
-        writer.msg(str(number))
-    writer.flush()
-    writer.msg("more")
-    writer.flush()
-    assert len(writer._lines) <= 20_000
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nowhere:
+        writer = LineWriter(nowhere)
+        for number in range(30_000):
+            writer.msg(str(number))
+        assert writer.flush()
+        writer.msg("more")
+        assert writer.flush()
+        assert len(writer._lines) <= 20_000
+
+
+_LAST_LINES = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+configure_logging(settings, "worker", lines=LineWriter(sys.stdout))
+for number in range(3000):
+    log.info("counted", number=number)
+print("logged", file=sys.stderr)
+if {exits_by_signal}:
+    signal.pause()
+"""
+
+
+def _start(exits_by_signal: bool) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _HEAD + _LAST_LINES.format(exits_by_signal=exits_by_signal), MARK, "{}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_a_reader_that_stands_still_keeps_nobody_from_logging_or_ending() -> None:
+    """A terminal after Ctrl-S, a pager: the process does what it does, and ends when it is told to."""
+    with _start(exits_by_signal=True) as process:
+        assert process.stderr
+        assert process.stderr.readline() == "logged\n"
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+        assert process.stderr.read() == ""
+
+
+def test_a_process_that_ends_leaves_no_line_unwritten() -> None:
+    """More than a pipe holds, and the reader takes it."""
+    with _start(exits_by_signal=False) as process:
+        written, _ = process.communicate()
+    assert len(written.splitlines()) == 3000
+
+
+def test_whatever_runs_for_long_logs_through_a_writer_of_its_own() -> None:
+    """Else who reads its lines could hold it up."""
+    callers = [path for part in ("api", "autoscaler", "dspy_jobs", "worker") for path in (ROOT / part).rglob("*.py")]
+    calls = re.findall(r"[^`]configure_logging\((settings.*)", "".join(path.read_text() for path in callers))
+    assert len(calls) >= 6
+    assert [call for call in calls if "lines=" not in call] == []
