@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from redis.exceptions import RedisError
 
 from dspy_jobs.store import SyncStore, operations, recovery
 from worker.chunk import ChunkRunner
+from worker.farewell import end_process
 
 log = structlog.get_logger("worker")
 
@@ -42,8 +42,7 @@ class Drain:
         self._hurry.wait(self._chunk_runner.runner.settings.worker.drain_seconds)
         # Still here: the process would have ended by itself had every job ended.
         log.warning("worker_gives_back", worker=worker, returned=self._give_back())
-        self._before_exit()
-        os._exit(0)
+        end_process(0, self._before_exit)
 
     def _leave(self) -> None:
         try:

@@ -16,6 +16,7 @@ import structlog
 
 from worker import consumption
 from worker.chunk import ChunkRunner
+from worker.farewell import end_process
 
 log = structlog.get_logger("worker")
 
@@ -56,8 +57,7 @@ class Watchdog(threading.Thread):
         os.kill(os.getpid(), signal.SIGTERM)
         # The handler needs a main thread that runs; where even that is stuck, nothing but this ends the process.
         time.sleep(END_SECONDS)
-        self._before_exit()
-        os._exit(os.EX_SOFTWARE)
+        end_process(os.EX_SOFTWARE, self._before_exit)
 
     def _what_is_wrong(self) -> str:
         return "draining" if self._chunk_runner.is_draining.is_set() else stalled(self._chunk_runner)
