@@ -30,6 +30,7 @@ from starlette.types import Message
 
 from api.answers import problem_answer
 from api.batch_body import is_dry_run
+from api.ending import end_tasks
 from api.reading import JSON, NDJSON, chunks
 from api.resources import Resources, resources_of
 from api.routing import client_of
@@ -162,7 +163,7 @@ class Reservation:
         try:
             yield
         finally:
-            renewal.cancel()
+            self.resources.start(end_tasks([renewal]))
 
     async def _renew(self) -> None:
         while True:

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 from redis.exceptions import RedisError
 
+from api.ending import end_tasks
+
 T = TypeVar("T")
 
 #: Turns of the event loop after the wait in which an answer that lies there already is still taken: with a large upload
@@ -78,8 +80,7 @@ class Look(Generic[T]):
     async def end(self) -> None:
         """Give up what is under way."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await end_tasks([self._task])
 
     async def _run(self) -> None:
         try:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from api import housekeeping
 from api.capacity import Capacity
 from api.catalogue import Catalogue
+from api.ending import end_tasks
 from api.health_checks import HealthChecks
 from api.job_reader import JobReader
 from api.own_metrics import OwnMetrics
@@ -62,9 +63,7 @@ async def open_resources(settings: Settings, own_metrics: OwnMetrics) -> AsyncIt
         yield resources
     finally:
         room.close()
-        for task in list(resources.tasks):
-            task.cancel()
-        await asyncio.gather(*resources.tasks, return_exceptions=True)
+        await end_tasks(resources.tasks)
         await checks.close()
         await store.close()
         await resources.answers.close()

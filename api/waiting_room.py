@@ -87,8 +87,8 @@ class WaitingRoom:
                 seat.set()
 
     async def listen(self) -> None:
-        """Receive announcements until cancelled; subscribes again whenever Redis was away."""
-        while True:
+        """Receive announcements until closed or cancelled; subscribes again whenever Redis was away."""
+        while not self._closed:
             try:
                 async with self._client.pubsub() as subscription:
                     await subscription.subscribe(names.DONE_CHANNEL, names.PROGRAMS_CHANNEL)
@@ -99,7 +99,7 @@ class WaitingRoom:
 
     async def _receive(self, subscription: PubSub) -> None:
         silent = False
-        while True:
+        while not self._closed:
             message = await subscription.get_message(timeout=_SILENCE_SECONDS)
             if message is None:
                 if silent:
