@@ -22,6 +22,7 @@ from structlog.typing import Processor
 from dspy_jobs import foreign_logs
 from dspy_jobs.foreign_logs import ForeignLogger
 from dspy_jobs.line_writer import LineWriter
+from dspy_jobs.printable import printable
 from dspy_jobs.redaction import keep_secret, without_secrets
 from dspy_jobs.settings import Settings, environment_secrets
 
@@ -42,7 +43,7 @@ _FREE_TEXTS = frozenset(
 )  # fmt: skip
 
 _EVENT_LINE = re.compile(rb'\{"|\d{4}-\d\d-\d\dT\S+ +(debug|info|warning|error|critical) ')
-_PLAIN_VALUE = re.compile(r'[^\s"=]+\Z')
+_QUOTED_FOR = re.compile(r'[\s"=]')
 
 #: Ids that are known where a line is logged, given what it bears already.
 IdSource: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -207,7 +208,7 @@ def _as_json(_: Any, __: str, event: Mapping[str, Any]) -> str:
 
 
 def _json(fields: dict[str, Any]) -> str:
-    return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return printable(orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
 
 
 def _valid(value: object) -> object:
@@ -222,7 +223,7 @@ def _as_text(_: Any, __: str, event: Mapping[str, Any]) -> str:
     fields = _ordered(event)
     time, level, process, name = (fields.pop(key) for key in ("time", "level", "process", "event"))
     values = "".join(f" {key}={_text(value)}" for key, value in fields.items())
-    return f"{time} {level:<7} {process:<7} {name}{values}"
+    return printable(f"{time} {level:<7} {process:<7} {_valid_text(str(name))}{values}")
 
 
 def _ordered(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,4 +233,4 @@ def _ordered(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     text = _valid_text(str(value))
-    return text if _PLAIN_VALUE.match(text) else orjson.dumps(text).decode()
+    return orjson.dumps(text).decode() if not text or _QUOTED_FOR.search(text) else text

@@ -30,7 +30,7 @@ REFUSED = {
     "pool_restart": "shut the worker down; what runs it starts another",
     "autoscale": "workers are scaled, not their threads",
     "add_consumer": "a worker serves the queue of every configured model",
-    "cancel_consumer": "pause the queue: dspy-jobs queues pause",
+    "cancel_consumer": "pause the queue: dspy-jobs queue pause",
     "rate_limit": "set models.<name>.requests_per_minute",
     "time_limit": "give the job a timeout_seconds, or set jobs.timeout_seconds",
     "revoke_by_stamped_headers": "cancel jobs by their ids, or their batch",

@@ -9,6 +9,7 @@ import structlog
 
 from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import is_event_line
+from dspy_jobs.printable import printable
 
 log = structlog.get_logger("stack")
 
@@ -23,7 +24,7 @@ def to_terminal(terminal: LineWriter) -> Output:
         for line in lines:
             text = line.decode(errors="replace")
             if is_event_line(line):
-                terminal.msg(text)
+                terminal.msg(printable(text))
             elif text.strip():
                 log.info("output", process=process, line=text.rstrip())
 

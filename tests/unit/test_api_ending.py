@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import wraps
-from typing import Any
+from typing import Any, Self
 
 from redis.exceptions import ConnectionError
 
@@ -32,10 +32,10 @@ class _Deaf:
         self.asked = asyncio.Event()
         self._left = deaf_times
 
-    def pubsub(self) -> _Deaf:
+    def pubsub(self) -> Self:
         return self
 
-    async def __aenter__(self) -> _Deaf:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

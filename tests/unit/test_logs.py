@@ -129,6 +129,23 @@ def test_text_that_is_no_unicode_stops_neither_the_line_nor_others() -> None:
     assert " x a=?" in _run(code, log_format="console").stdout
 
 
+_CONTROLS = """
+configure_logging(settings, "w")
+log.info("x\\x1b[2J", plain="a\\x1b[31mb", c1="\\x9b", quoted="two \\x7f", turned="\\u202e", word="Zürich")
+log.info("y", **{"k\\x07": "\\r"})
+"""
+
+
+def test_no_line_speaks_to_the_terminal() -> None:
+    """Whatever callers put into a path or an id: it is escaped, and readable for machines as it was."""
+    for log_format in ("json", "console"):
+        lines = _run(_CONTROLS, log_format=log_format).stdout.splitlines()
+        assert len(lines) == 2
+        assert all(line.isprintable() for line in lines)
+    assert "word=Zürich" in lines[0]
+    assert list(_lines(_CONTROLS)[0].values())[3:] == ["x\x1b[2J", "a\x1b[31mb", "\x9b", "two \x7f", "\u202e", "Zürich"]
+
+
 # ---- ids -------------------------------------------------------------------------------------------------------
 
 _IDS = """
