@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, SHUT_RDWR, socket
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
@@ -16,22 +18,29 @@ from prometheus_client.exposition import choose_encoder
 
 from dspy_jobs.settings import ConfigurationError
 
-#: Seconds a client may take to say what it wants.
+#: Seconds a client may take to say what it wants and to take the answer, however it deals them out.
 _PATIENCE_SECONDS = 5.0
+#: Clients served at a time; a scraper and a prober or two are what there should be. Others are sent away at once, for
+#: each costs a thread, and a worker needs its own.
+_MOST_CLIENTS = 16
 
 
 class StatusServer(ThreadingMixIn, HTTPServer):
     """Listens from the moment it is made, answers from the moment it is started."""
 
     daemon_threads = True
+    request_queue_size = 64
 
-    def __init__(self, host: str, port: int) -> None:
-        """Port 0 takes a free one.
+    def __init__(self, host: str, port: int, patience: float = _PATIENCE_SECONDS) -> None:
+        """Port 0 takes a free one. `patience` is what a client may take, in seconds.
 
         Raises:
             ConfigurationError: the port is in use, or the host is none of this machine's.
         """
         self.address_family = _family(host)
+        self._patience = patience
+        self._served: dict[socket, float] = {}
+        """Clients and when they came. Only the thread that listens adds to it."""
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
@@ -54,6 +63,33 @@ class StatusServer(ThreadingMixIn, HTTPServer):
         """Answer from threads of its own; `health` makes the document of `/health`."""
         self._registry, self._health = registry, health
         threading.Thread(target=self.serve_forever, name="status-server", daemon=True).start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a client in a thread, if there is room for one more."""
+        if len(self._served) >= _MOST_CLIENTS:
+            self.shutdown_request(request)
+            return
+        self._served[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there was no thread to be had
+            del self._served[request]
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve it and make room."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            del self._served[request]
+
+    def service_actions(self) -> None:
+        """Between requests: cut off who takes too long, who would keep its place by a byte a second."""
+        latest = time.monotonic() - self._patience
+        for request, began in list(self._served.items()):
+            if began < latest:
+                with suppress(OSError):  # it has just gone
+                    request.shutdown(SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing: a client that went away before it was answered has nothing to hear."""

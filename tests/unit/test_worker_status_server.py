@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from dspy_jobs.settings import ConfigurationError, Settings, WorkerSettings
+from dspy_jobs.waiting import wait_until
 from worker.process import status_server
 from worker.status_server import StatusServer
 
@@ -69,6 +71,37 @@ def test_a_client_that_says_nothing_holds_up_nobody(server: StatusServer, client
     """Others are answered meanwhile."""
     with socket.create_connection(server.address):
         assert client.get("/health").status_code == 200
+
+
+def test_clients_that_dribble_take_no_more_than_a_few_threads_and_not_for_long() -> None:
+    """Each would keep a thread for ever with a byte now and then; the worker needs them for jobs."""
+    server = StatusServer("127.0.0.1", 0, patience=0.5)
+    server.start(CollectorRegistry(), lambda: {"status": "healthy"})
+    before = threading.active_count()
+    clients = [socket.create_connection(server.address) for _ in range(40)]
+    try:
+        assert wait_until(lambda: threading.active_count() >= before + 16, 10)
+        assert threading.active_count() <= before + 16
+
+        def dribbles() -> int:
+            return sum(map(_takes_a_byte, clients))
+
+        assert wait_until(lambda: dribbles() == 0, 20)
+        assert wait_until(lambda: threading.active_count() <= before, 10)
+        host, port = server.address
+        assert httpx.get(f"http://{host}:{port}/health").status_code == 200
+    finally:
+        for client in clients:
+            client.close()
+        server.shutdown()
+        server.server_close()
+
+
+def _takes_a_byte(client: socket.socket) -> bool:
+    try:
+        return client.send(b"G") == 1
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
