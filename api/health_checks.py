@@ -26,6 +26,7 @@ from dspy_jobs.store import AsyncStore, connect_async
 from dspy_jobs.store.books import limits_of_spending
 from dspy_jobs.store.counted import read_fleet
 from dspy_jobs.store.demand import Outstanding, read_outstanding
+from dspy_jobs.stored_numbers import integers
 
 #: Seconds after which a look at a server that hangs is given up, and the next one takes a new connection.
 _GIVE_UP_SECONDS = 2.0
@@ -120,4 +121,4 @@ class HealthChecks:
 
 
 def _numbers(found: dict[bytes, bytes]) -> dict[str, int]:
-    return {name.decode(): int(value) for name, value in found.items()}
+    return integers(names.BUDGETS, found)

@@ -39,12 +39,15 @@ MOST_WORKERS = 100
 #: Seconds without a question for messages after which a worker's consumer, which asks every second, has stopped.
 DEAF_SECONDS = 10.0
 
-_GATE_REMEDIES = {
+_GATE_REMEDIES: dict[str, str] = {
     WaitReason.PAUSED: "somebody paused it; `dspy-jobs queue resume {queue}` lets it go on",
     WaitReason.CIRCUIT_OPEN: "see circuits",
     WaitReason.BUDGET_EXHAUSTED: "a budget is used up; see `dspy-jobs budgets`",
     WaitReason.RATE_LIMITED: "the provider's limit is reached; it opens by itself",
 }
+
+#: For a reason that only a newer release knows.
+_UNKNOWN_REMEDY = "see the release notes of the newest version that runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +228,7 @@ def of_queues(seen: Seen[Ledger], settings: Settings) -> dict[str, Any]:
 def _about_queue(queue: QueueDemand, target: float, anything_runs: bool, workers: int) -> Iterator[Trouble]:
     load = queue.load
     if load.gate is not None:
-        remedy = _GATE_REMEDIES.get(WaitReason(load.gate.reason), "").format(queue=load.name)
+        remedy = _GATE_REMEDIES.get(load.gate.reason, _UNKNOWN_REMEDY).format(queue=load.name)
         yield Trouble("degraded", f"{load.name} is closed ({load.gate.reason}): {remedy}")
     elif queue.waiting and load.oldest_wait_seconds > target:
         waited = f"jobs of {load.name} have waited {load.oldest_wait_seconds:.0f} s"

@@ -19,6 +19,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dspy_jobs import names
+from dspy_jobs.stored_numbers import integers
+
 #: What may become of an attempt that does not end its job.
 ATTEMPT_OUTCOMES = ("retried", "fell_back", "recovered")
 
@@ -63,10 +66,10 @@ class Counted:
 def counted(folded: Counts, open_books: Iterable[Counts]) -> Counted:
     """The totals, from `dj:counted` and the open books of each day."""
     totals = Counted()
-    for name, value in folded.items():
-        totals.add(tuple(name.decode().split("|")), int(value))
+    for name, value in integers(names.COUNTED, folded).items():
+        totals.add(tuple(name.split("|")), value)
     for books in open_books:
-        for name, value in books.items():
-            *work, _client, metric = name.decode().split("|")
-            totals.add((*work, metric), int(value))
+        for name, value in integers("dj:costs", books).items():
+            *work, _client, metric = name.split("|")
+            totals.add((*work, metric), value)
     return totals

@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import isnan
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
@@ -162,6 +163,7 @@ def _histogram(family: Family, rows: _Rows) -> Metric:
 
 def _bound(part: str) -> float | None:
     try:
-        return float(part)
+        bound = float(part)
     except ValueError:
         return None
+    return None if isnan(bound) else bound

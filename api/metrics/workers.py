@@ -20,14 +20,14 @@ from dspy_jobs.measures import (
     SUM,
     metrics_of,
 )
+from dspy_jobs.stored_numbers import integers
 
 
 async def read_measures(resources: Resources) -> Collector:
     """Read the sums of all workers; what they may yet measure is 0."""
     expected = await expected_of(resources)
     found = await cast("Awaitable[dict[bytes, bytes]]", resources.store.redis.hgetall(names.METRICS))
-    measured = {field.decode(): int(value) for field, value in found.items()}
-    return MeasuresCollector(dict.fromkeys(expected_fields(expected), 0) | measured)
+    return MeasuresCollector(dict.fromkeys(expected_fields(expected), 0) | integers(names.METRICS, found))
 
 
 def expected_fields(expected: Expected) -> Iterator[str]:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dspy_jobs import names
 from dspy_jobs.counted import Counted, counted
 from dspy_jobs.settings import Settings
 from dspy_jobs.states import CircuitState
 from dspy_jobs.store.script import Operation, script
 from dspy_jobs.store.wire import time_of
+from dspy_jobs.stored_numbers import integers
 
 #: Entries of today's books that stay open: more than a fleet with one client comes to, few enough to be read each time.
 MOST_OPEN = 2000
@@ -89,7 +91,7 @@ def read_spending(now_ms: int | None = None) -> Operation[Spending]:
     """Read the budgets."""
 
     def read(raw: list[Any]) -> Spending:
-        limits, day, month = ({name.decode(): int(value) for name, value in _pairs(flat).items()} for flat in raw)
+        limits, day, month = (integers(names.BUDGETS, _pairs(flat)) for flat in raw)
         return Spending(limits, {"day": day, "month": month})
 
     return Operation(script("read_spending"), (time_of(now_ms),), read)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+from pydantic import BaseModel, ValidationError
 
 from dspy_jobs import names
 from dspy_jobs.demand import Demand, QueueLoad, WorkerLoad, demand_of
@@ -67,23 +67,47 @@ def _queue(name: str, row: list[Any]) -> QueueLoad:
 
 def _worker(row: list[Any]) -> WorkerLoad:
     worker_id, lease_left, held, raw = row
-    said = orjson.loads(raw) if raw else {}
-    lease_seconds = said.get("lease_seconds")
-    age = None if lease_seconds is None else max(0.0, lease_seconds - lease_left / 1000)
+    said = _description(raw)
+    age = None if said.lease_seconds is None else max(0.0, said.lease_seconds - lease_left / 1000)
     return WorkerLoad(
         id=text(worker_id),
         is_alive=lease_left > 0,
-        is_draining=said.get("draining", False),
+        is_draining=said.draining,
         held=held,
-        running=said.get("running", 0),
-        concurrency=said.get("concurrency", 0),
-        host=said.get("host", ""),
-        pid=said.get("pid", 0),
-        queues=tuple(said.get("queues", ())),
-        version=said.get("version", ""),
-        config=said.get("config", ""),
+        running=said.running,
+        concurrency=said.concurrency,
+        host=said.host,
+        pid=said.pid,
+        queues=said.queues,
+        version=said.version,
+        config=said.config,
         heartbeat_age_seconds=age,
-        silent_seconds=said.get("silent_seconds"),
-        stuck_threads=said.get("stuck_threads", 0),
-        metrics_port=said.get("metrics_port"),
+        silent_seconds=said.silent_seconds,
+        stuck_threads=said.stuck_threads,
+        metrics_port=said.metrics_port,
     )
+
+
+class _Description(BaseModel):
+    """What a worker says of itself, as far as it is of use here."""
+
+    lease_seconds: float | None = None
+    draining: bool = False
+    running: int = 0
+    concurrency: int = 0
+    host: str = ""
+    pid: int = 0
+    queues: tuple[str, ...] = ()
+    version: str = ""
+    config: str = ""
+    silent_seconds: float | None = None
+    stuck_threads: int = 0
+    metrics_port: int | None = None
+
+
+def _description(raw: bytes | None) -> _Description:
+    """A description. One that cannot be read says nothing, and its worker is shown all the same."""
+    try:
+        return _Description.model_validate_json(raw or b"{}")
+    except ValidationError:
+        return _Description()

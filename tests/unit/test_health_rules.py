@@ -92,6 +92,12 @@ def test_a_service_at_work_is_healthy() -> None:
         (with_queue(oldest_wait_seconds=61.0, running=0), "queues", "unhealthy", "none runs, with 1 workers"),
         (with_queue(gate=Gate("paused", None)), "queues", "degraded", "queue resume dspy.fast"),
         (with_queue(gate=Gate("rate_limited", 1)), "queues", "degraded", "opens by itself"),
+        (
+            with_queue(gate=Gate("a_newer_reason", None)),
+            "queues",
+            "degraded",
+            "(a_newer_reason): see the release notes",
+        ),
         (replace(LEDGER, circuits={"fast": CircuitState.OPEN}), "circuits", "degraded", "fast is open"),
         (replace(LEDGER, circuits={"fast": CircuitState.HALF_OPEN}), "circuits", "degraded", "fast is half_open"),
         (replace(LEDGER, budgets=[budget(None, 1.0)]), "budgets", "degraded", "is used up"),

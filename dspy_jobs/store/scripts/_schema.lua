@@ -358,12 +358,17 @@ local function runs(f, worker, token)
   return f and f.status == 'running' and f.owner == worker and f.attempt == tonumber(token)
 end
 
+-- What a worker says of itself; nothing where that cannot be read, for one such worker must not stop the others.
+local function described_worker(worker)
+  local is_json, described = pcall(cjson.decode, redis.call('GET', 'dj:worker:' .. worker) or '{}')
+  return is_json and type(described) == 'table' and described or {}
+end
+
 -- Threads of the live workers of a queue, as their descriptions say.
 local function slots(queue, now)
   local sum = 0
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', queue_key(queue) .. ':workers', now, '+inf')) do
-    local described = redis.call('GET', 'dj:worker:' .. worker)
-    sum = sum + (described and cjson.decode(described).concurrency or 0)
+    sum = sum + (tonumber(described_worker(worker).concurrency) or 0)
   end
   return sum
 end

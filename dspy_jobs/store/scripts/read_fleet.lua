@@ -8,11 +8,11 @@ for i = 2, #ARGV do
   queues[#queues + 1] = {circuit, redis.call('ZCOUNT', key .. ':workers', now, '+inf')}
 end
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', now, '+inf')) do
-  local described = cjson.decode(redis.call('GET', 'dj:worker:' .. worker) or '{}')
-  if described.draining then
+  local described = described_worker(worker)
+  if described.draining == true then
     draining = draining + 1
   else
-    threads = threads + (described.concurrency or 0)
+    threads = threads + (tonumber(described.concurrency) or 0)
   end
 end
 return {queues, draining, threads}
