@@ -68,7 +68,7 @@ async def _upload(request: Request, resources: Resources) -> str:
         try:
             async for _ in items(upload.items):
                 await upload.stage_full()
-            carried = carried_by_batch(span, upload.items.total, settings.tracing.jobs_per_trace)
+            carried = carried_by_batch(span, request.scope, upload.items.total, settings.tracing.jobs_per_trace)
             await upload.commit(encode({**record, **carried}))
         except BaseException:
             await _discard(resources, upload)

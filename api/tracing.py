@@ -9,7 +9,7 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.types import Scope
 
 from dspy_jobs import telemetry
-from dspy_jobs.telemetry import NO_SPAN, OWN_TRACES, Attributes, Span
+from dspy_jobs.telemetry import KEPT_WITH_SENDER, NO_SPAN, OWN_TRACES, Attributes, Span
 
 
 def of_requests() -> TelemetryConfig:
@@ -30,7 +30,12 @@ def _begins_no_trace(scope: Scope) -> bool:
 
     A caller who is in a trace gets all of it.
     """
-    return scope.get("method") == "GET" and all(name != b"traceparent" for name, _ in scope["headers"])
+    return scope.get("method") == "GET" and not is_in_trace(scope)
+
+
+def is_in_trace(scope: Scope) -> bool:
+    """Whether a request belongs to a trace of its caller's, who has decided whether that is kept."""
+    return any(name == b"traceparent" for name, _ in scope["headers"])
 
 
 def sending_job(job_id: str, queue: str, fields: Mapping[str, Any]) -> Span:
@@ -57,10 +62,12 @@ def _sending(queue: str, attributes: Attributes) -> Span:
     return telemetry.span(f"send {queue}", "producer", {**common, **attributes})
 
 
-def carried_by_batch(span: Span, jobs: int, jobs_per_trace: int) -> dict[str, str]:
+def carried_by_batch(span: Span, scope: Scope, jobs: int, jobs_per_trace: int) -> dict[str, str]:
     """What the record of a batch tells the workers of the span that sent it."""
     carrier = span.carrier
     if not carrier:
         return {}
     span.set({"messaging.batch.message_count": jobs})
-    return carrier if jobs <= jobs_per_trace else {**carrier, **OWN_TRACES}
+    if jobs <= jobs_per_trace:
+        return carrier
+    return {**carrier, **OWN_TRACES, **(KEPT_WITH_SENDER if is_in_trace(scope) else {})}

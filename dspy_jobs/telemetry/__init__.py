@@ -33,6 +33,8 @@ FLUSH_SECONDS = 3.0
 
 #: In the record of a batch: its jobs are traces of their own.
 OWN_TRACES = {"traces": "own"}
+#: Beside it: they are kept if the trace of the batch is, for its caller has decided.
+KEPT_WITH_SENDER = {"traces_kept": "with_sender"}
 
 
 class Span:

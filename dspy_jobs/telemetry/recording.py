@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from hashlib import blake2b
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
@@ -25,14 +25,21 @@ from opentelemetry.sdk.trace import Span as RecordedSpan
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.re import parse_env_headers
 
 from dspy_jobs import __version__
 from dspy_jobs.settings import TracingSettings
-from dspy_jobs.telemetry import OWN_TRACES, Attributes, Carrier, Kind, Place, Span, Value
+from dspy_jobs.telemetry import KEPT_WITH_SENDER, OWN_TRACES, Attributes, Carrier, Kind, Place, Span, Value
 
 #: Earlier attempts a span points at, the latest ones.
 _MOST_LINKS = 10
@@ -41,11 +48,15 @@ _LONGEST_VALUE = 500
 #: Where a collector takes traces, below its address.
 _PATH = "/v1/traces"
 
+T = TypeVar("T")
+
 _KINDS = {"producer": SpanKind.PRODUCER, "consumer": SpanKind.CONSUMER, "client": SpanKind.CLIENT}
 _W3C = TraceContextTextMapPropagator()
 
 #: Trace and span id of the next span of this thread.
 _chosen: ContextVar[tuple[int, int] | None] = ContextVar("chosen_ids", default=None)
+#: Whether it is kept, if that was decided before; None leaves it to the sampler.
+_decided: ContextVar[bool | None] = ContextVar("decided", default=None)
 
 
 class Recorder:
@@ -63,6 +74,7 @@ class Recorder:
             id_generator=_Ids(),
             span_limits=SpanLimits(max_span_attribute_length=_LONGEST_VALUE),
         )
+        self.provider.sampler = _Decided(self.provider.sampler)
         self.provider.add_span_processor(_WithoutQuery())
         self.provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(settings, headers)))
         self._tracer = self.provider.get_tracer("dspy_jobs", __version__)
@@ -94,14 +106,17 @@ class Recorder:
     def attempt_span(self, name: str, attributes: Attributes, place: Place) -> Span:
         """An attempt's span, of a trace of the job's own unless it is known who sent it."""
         sender = _sender(place.request)
+        is_kept = None
         if sender is None or place.request.get("traces") == OWN_TRACES["traces"]:
             parent, trace_id = Context(), _number(place.job_id, 16)
+            if sender and KEPT_WITH_SENDER.items() <= place.request.items():
+                is_kept = sender.trace_flags.sampled
         else:
             parent, trace_id = trace.set_span_in_context(NonRecordingSpan(sender), Context()), sender.trace_id
         links = _earlier(place, trace_id)
         if sender and sender.trace_id != trace_id:
             links.append(Link(sender))
-        with _with_ids(trace_id, _span_number(place.job_id, place.attempt)):
+        with _with(_decided, is_kept), _with(_chosen, (trace_id, _span_number(place.job_id, place.attempt))):
             return self._begun(name, "consumer", attributes, parent, links)
 
     def _begun(
@@ -179,13 +194,30 @@ class _WithoutQuery(SpanProcessor):
             span.set_attribute("url.query", "&".join(f"{name}=REDACTED" for name in names))
 
 
+class _Decided(Sampler):
+    """Keeps a trace that begins if somebody has decided so, else if the other sampler does."""
+
+    def __init__(self, other: Sampler) -> None:
+        self._other = other
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        """Whether a span is kept."""
+        is_kept = _decided.get()
+        sampler = self._other if is_kept is None else ALWAYS_ON if is_kept else ALWAYS_OFF
+        return sampler.should_sample(*args, **kwargs)
+
+    def get_description(self) -> str:
+        """As the other's."""
+        return self._other.get_description()
+
+
 @contextmanager
-def _with_ids(trace_id: int, span_id: int) -> Iterator[None]:
-    before = _chosen.set((trace_id, span_id))
+def _with(variable: ContextVar[T | None], value: T | None) -> Iterator[None]:
+    before = variable.set(value)
     try:
         yield
     finally:
-        _chosen.reset(before)
+        variable.reset(before)
 
 
 def _carrier(context: Context | None) -> dict[str, str]:

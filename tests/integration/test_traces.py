@@ -302,6 +302,17 @@ def test_jobs_of_a_large_batch_are_traces_of_their_own(scene: Scene) -> None:
     assert attributes(server)["url.query"] == "program=REDACTED&metadata=REDACTED"
 
 
+@pytest.mark.parametrize(("ratio", "is_kept"), [(0, True), (1, False)])
+def test_a_caller_decides_for_the_jobs_of_a_large_batch_too(make_scene: MakeScene, ratio: int, is_kept: bool) -> None:
+    """Though they are traces of their own."""
+    scene = make_scene(config=CONFIG.replace("[tracing]", f"[tracing]\nsample_ratio = {ratio}"))
+    lines = "\n".join(orjson.dumps({"inputs": {"question": f"q{number}"}}).decode() for number in range(3))
+    headers = {"traceparent": f"00-{TRACE}-{CALLER}-0{is_kept:d}", "content-type": "application/x-ndjson"}
+    batch = scene.api.post("/v1/batches?program=qa", content=lines, headers=headers).json()
+    scene.run(*[raw.decode() for raw in scene.bench.store.redis.lrange(names.batch_jobs(batch["id"]), 0, -1)])
+    assert len(scene.spans("process")) == 3 * is_kept
+
+
 def test_whoever_begins_the_trace_decides_whether_it_is_kept(make_scene: MakeScene) -> None:
     """With a ratio of 0 only traces that callers keep are; a caller's no is obeyed."""
     scene = make_scene(config=CONFIG.replace("[tracing]", "[tracing]\nsample_ratio = 0"))
