@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 import threading
 import warnings
 from collections.abc import MutableMapping
+from functools import lru_cache
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, TextIO
 
@@ -34,6 +37,10 @@ _WITHOUT_CONTENT = ("celery", "flower", "kombu", "redis", "tornado", "uvicorn")
 _WITH_CONTENT = ("celery.app.trace",)
 
 _LEVELS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
+
+#: Flag of a class that is not part of Python or of an extension (`Py_TPFLAGS_HEAPTYPE`).
+_MADE_AT_RUN_TIME = 1 << 9
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
 
 #: Longest text of others that a line shows, in characters.
 _LONGEST_TEXT: Final = 1000
@@ -59,7 +66,7 @@ class ForeignLogger:
 
     def __init__(self, sink: Any, name: object = "structlog", *_: object) -> None:
         self._sink = sink
-        self.name = str(name)
+        self.name = logger_name(str(name))
 
     def __getattr__(self, method: str) -> Any:
         return getattr(self._sink, method)
@@ -107,7 +114,7 @@ class _EventHandler(logging.Handler):
         try:
             said = _said(record, self._shows_content)
             raised = record.exc_info if record.exc_info and record.exc_info[0] else None
-            self._log.log(level, "library_message", logger=record.name, **said, exc_info=raised)
+            self._log.log(level, "library_message", logger=logger_name(record.name), **said, exc_info=raised)
         except Exception:  # noqa: BLE001, S110  # a line that cannot be made must stop nobody, nor be told to the terminal
             pass
 
@@ -117,7 +124,7 @@ def _said(record: logging.LogRecord, shows_content: bool) -> dict[str, str]:
         return {"message": record.getMessage()[:_LONGEST_TEXT]}
     if _is_one_of(record.name, _WITHOUT_CONTENT) and not _is_one_of(record.name, _WITH_CONTENT):
         return {"message": _filled(record)[:_LONGEST_TEXT]}
-    place = {"at": f"{record.pathname}:{record.lineno}"}
+    place = {"at": place_of(record.pathname, record.lineno)}
     return {"message": record.msg, **place} if is_literal(record.msg) else place
 
 
@@ -133,13 +140,50 @@ def _is_one_of(name: str, families: tuple[str, ...]) -> bool:
 
 
 def is_literal(text: object) -> bool:
-    """Whether a text stands as it is in the code of a function that runs in this thread: then no data can be in it."""
+    """Whether a text stands as it is in the code of a function that runs in this thread: then no data can be in it.
+
+    Code that a program has put together, as programs of thought do, has no file, and its constants may be data.
+    """
     frame: FrameType | None = sys._getframe(1) if type(text) is str else None  # noqa: SLF001  # as logging itself does
     while frame:
-        if text in frame.f_code.co_consts:
+        if text in frame.f_code.co_consts and is_file(frame.f_code.co_filename):
             return True
         frame = frame.f_back
     return False
+
+
+@lru_cache(maxsize=4096)
+def is_file(path: str) -> bool:
+    """Whether code comes from a file; else its path may be anything."""
+    return Path(path).is_file()
+
+
+def place_of(path: str, line: int) -> str:
+    """Where in which file, if it is one."""
+    return f"{path if is_file(path) else '<no file>'}:{line}"
+
+
+def logger_name(name: str) -> str:
+    """A logger's name, if it can be a module's or is a library's we know; else it may be anything."""
+    return name if name in _WITH_HANDLERS or _MODULE.match(name) else "unnamed"
+
+
+def class_name(kind: type) -> str:
+    """A class's name; where nobody finds it under that, as it was made at run time, that of the next of its bases."""
+    known = next(base for base in kind.__mro__ if _is_found(base))
+    return f"{known.__module__}.{known.__qualname__}".removeprefix("builtins.")
+
+
+def _is_found(kind: type) -> bool:
+    """Whether a class stands in its module under its name, or is one of Python's own."""
+    if not kind.__flags__ & _MADE_AT_RUN_TIME:
+        return True
+    found: Any = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        if name == "<locals>":
+            return False
+        found = getattr(found, name, None)
+    return found is kind
 
 
 class _WarningTeller:
@@ -160,7 +204,7 @@ class _WarningTeller:
     ) -> None:
         text = str(message)
         said = {"message": text[:_LONGEST_TEXT]} if self._shows_content or is_literal(text) else {}
-        self._log.warning("warning", category=category.__name__, at=f"{filename}:{lineno}", **said)
+        self._log.warning("warning", category=class_name(category), at=place_of(filename, lineno), **said)
 
 
 class _Uncaught:
@@ -178,14 +222,12 @@ class _Uncaught:
     def of_thread(self, args: threading.ExceptHookArgs) -> None:
         """A thread ends with this."""
         if not issubclass(args.exc_type, SystemExit):
-            thread = args.thread.name if args.thread else None
-            raised = (args.exc_type, args.exc_value, args.exc_traceback)
-            self.log.error("thread_broke", thread=thread, exc_info=raised)
+            self.log.error("thread_broke", exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
 
     def of_cleanup(self, args: sys.UnraisableHookArgs) -> None:
         """Raised where it could not be passed on, as in `__del__`."""
         raised = (args.exc_type, args.exc_value, args.exc_traceback)
-        self.log.error("error_ignored", of=type(args.object).__name__, exc_info=raised)
+        self.log.error("error_ignored", of=class_name(type(args.object)), exc_info=raised)
 
     def of_loop(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An event loop met this: a task failed and nobody asked for its result, or a callback did."""

@@ -173,7 +173,7 @@ def _without_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
     event.pop("stack_info", None)
     if given := event.pop("exc_info", None):
         kind, _error, trace = _exception(given)
-        event["exception"] = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+        event["exception"] = foreign_logs.class_name(kind)
         if trace:
             event["raised_at"] = _origin(trace)
     return event
@@ -182,7 +182,7 @@ def _without_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
 def _origin(trace: TracebackType) -> str:
     while trace.tb_next:
         trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return foreign_logs.place_of(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
 
 
 def _exception(given: Any) -> _ExcInfo:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from typing import Any
 
@@ -60,8 +61,13 @@ def _run(code: str, **settings: Any) -> subprocess.CompletedProcess[str]:
 
 @cache
 def _finished(code: str, settings: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", _HEAD + code, MARK, settings]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+        script.write(_HEAD + code)
+        script.flush()
+        command = [sys.executable, script.name, MARK, settings]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
 
 
 def _lines(code: str, **settings: Any) -> list[dict[str, Any]]:
@@ -110,7 +116,7 @@ def test_lines_hold_no_stack_trace_and_no_message_of_an_exception() -> None:
     """An exception is its type and place, for its message may hold a caller's data."""
     for line in _lines(_EVENTS)[-2:]:
         assert line["exception"] == "ValueError"
-        assert line["raised_at"].startswith("<string>:")
+        assert re.fullmatch(r"/.*\.py:\d+", line["raised_at"])
     assert MARK not in _run(_EVENTS).stdout + _run(_EVENTS, log_format="console").stdout
 
 
@@ -231,6 +237,32 @@ def test_what_others_say_is_told_only_where_no_data_can_be_in_it() -> None:
     assert MARK not in json.dumps(_lines(_OTHERS))
 
 
+_DATA_AS_NAMES = """
+configure_logging(settings, "worker")
+logging.getLogger(MARK).error("named")
+structlog.get_logger(MARK).info("named")
+exec(compile("logging.getLogger('mine').error(%r)" % MARK, MARK, "exec"))
+warnings.warn("x", type(MARK, (UserWarning,), {}))
+try:
+    exec(compile("raise type(MARK, (ValueError,), {})(MARK)", MARK, "exec"))
+except ValueError:
+    log.exception("went_wrong")
+thread = threading.Thread(target=lambda: 1 / 0, name=MARK)
+thread.start()
+thread.join()
+"""
+
+
+def test_data_that_serves_as_a_name_is_told_no_more_than_other_data() -> None:
+    """Of loggers, classes, threads and code that a program makes at run time."""
+    lines = _lines(_DATA_AS_NAMES)
+    assert len(lines) == 6
+    assert MARK not in json.dumps(lines)
+    assert (lines[3]["category"], lines[4]["exception"], lines[4]["raised_at"]) == (
+        "UserWarning", "ValueError", "<no file>:1"
+    )  # fmt: skip
+
+
 def test_content_is_shown_where_the_operator_wants_it() -> None:
     """With `log_content` each of those texts is there, and the fields of a program's own events."""
     lines = _lines(_OTHERS.replace('"number %d", MARK', '"number"'), log_content=True)
@@ -294,7 +326,7 @@ def test_errors_that_nobody_caught_are_lines_too() -> None:
     assert [line["event"] for line in lines] == names
     assert {line["exception"] for line in lines} == {"ValueError"}
     assert len({line["raised_at"] for line in lines}) == 1
-    assert (lines[0]["thread"], lines[-1]["level"], run.returncode) == ("helper", "critical", 1)
+    assert (lines[1]["of"], lines[-1]["level"], run.returncode) == ("function", "critical", 1)
     assert MARK not in run.stdout + run.stderr
 
 
