@@ -58,7 +58,8 @@ class EventFeed(threading.Thread):
             self._ended.set()
             self._events.is_urgent.set()
             self.join(timeout=5)
-            self._send()
+            if not self.is_alive():  # else it is sending still, to a Redis that does not answer
+                self._send()
 
     def round(self) -> None:
         """Send what was noted, if somebody has asked for it."""

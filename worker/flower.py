@@ -23,6 +23,7 @@ from flower.command import apply_env_options, extract_settings
 from flower.options import options
 from flower.urls import settings as handler_settings
 from flower.views.monitor import Metrics
+from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 
 from dspy_jobs.line_writer import LineWriter
@@ -89,11 +90,22 @@ def flower_app(settings: Settings, app: Celery) -> Flower:
     )
     extract_settings()
     Metrics.get = tornado.web.authenticated(Metrics.get)  # Flower itself tells them to everybody
-    page = Flower(capp=app, options=options, **handler_settings)
+    kind = Flower if users else _OfThisMachine
+    page = kind(capp=app, options=options, **handler_settings)
     options.format_task = _readable(page.events.state)
     if prefix := settings.flower.url_prefix:
         page.add_handlers(".*", [(prefix, tornado.web.RedirectHandler, {"url": f"{prefix}/"})])
     return page
+
+
+class _OfThisMachine(Flower):
+    """Flower without credentials. Any web site can lend its own name this machine's address and have a browser ask."""
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """What answers a request: nothing but a refusal where it was meant for another name than this machine's."""
+        if _is_loopback(request.host_name.strip("[]")):
+            return super().find_handler(request, **kwargs)
+        return self.get_handler_delegate(request, tornado.web.ErrorHandler, {"status_code": 421})
 
 
 def main() -> int:

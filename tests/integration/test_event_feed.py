@@ -127,3 +127,12 @@ def test_the_last_events_are_sent(redis_url: str, store: SyncStore) -> None:
         assert wait_until(lambda: listen() == ["job_1", "job_2"], 10)
     assert not feed.feed.is_alive()
     feed.feed._redis.close()
+
+
+def test_a_feed_that_hangs_is_left_alone_at_the_end(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread sends still; two that take events would get into one another's way."""
+    feed.start(1)
+    monkeypatch.setattr(feed.feed, "join", lambda timeout: None)
+    monkeypatch.setattr(feed.feed, "is_alive", lambda: True)
+    feed.feed.end()
+    assert len(feed.events.take(10)) == 1

@@ -5,16 +5,21 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery
 from celery.worker.control import Panel
+from flower.options import options
 from redis.exceptions import ConnectionError as RedisConnectionError
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.web import ErrorHandler
 
 from dspy_jobs.ids import new_job_id
 from dspy_jobs.settings import ConfigurationError, FlowerSettings, Settings
 from dspy_jobs.stack.parts import flower_url, parts_of
-from worker.flower import credentials
+from worker.flower import _OfThisMachine, credentials
 from worker.remote_control import REFUSED, take_over
 
 
@@ -35,6 +40,22 @@ def test_on_this_machine_alone_nobody_need_say_who_they_are(host: str, given: py
     assert credentials(_settings(host=host)) == []
     given.setenv("FLOWER_BASIC_AUTH", "ada:love,bob:p:w")
     assert credentials(_settings(host=host)) == ["ada:love", "bob:p:w"]
+
+
+_WORKERS = RequestStartLine("GET", "/workers", "HTTP/1.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_ours"), [("localhost:5555", True), ("127.0.0.1", True), ("[::1]:5555", True), ("evil.example", False)]
+)
+def test_without_credentials_only_this_machines_own_names_count(name: str, is_ours: bool) -> None:
+    """A web site whose name suddenly stands for this machine learns nothing."""
+    page = _OfThisMachine(capp=Celery(), options=options)
+    request = HTTPServerRequest(
+        start_line=RequestStartLine("GET", "/workers", "HTTP/1.1"), headers=HTTPHeaders(), host=name
+    )
+    request.connection = SimpleNamespace(set_close_callback=lambda _: None)  # type: ignore[assignment]
+    assert (page.find_handler(request).handler_class is ErrorHandler) != is_ours
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "jobs.example.com"])
