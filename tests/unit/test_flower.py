@@ -51,9 +51,7 @@ _WORKERS = RequestStartLine("GET", "/workers", "HTTP/1.1")
 def test_without_credentials_only_this_machines_own_names_count(name: str, is_ours: bool) -> None:
     """A web site whose name suddenly stands for this machine learns nothing."""
     page = _OfThisMachine(capp=Celery(), options=options)
-    request = HTTPServerRequest(
-        start_line=RequestStartLine("GET", "/workers", "HTTP/1.1"), headers=HTTPHeaders(), host=name
-    )
+    request = HTTPServerRequest(headers=HTTPHeaders({"Host": name}), start_line=_WORKERS)
     request.connection = SimpleNamespace(set_close_callback=lambda _: None)  # type: ignore[assignment]
     assert (page.find_handler(request).handler_class is ErrorHandler) != is_ours
 
