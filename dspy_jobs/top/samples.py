@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
+from math import isfinite
 from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -34,7 +36,8 @@ class Samples:
         for family in text_string_to_metric_families(text):
             self._known |= {family.name, f"{family.name}_total"}
             for sample in family.samples:
-                self._samples[sample.name].append(Sample(sample.labels, sample.value))
+                if isfinite(sample.value):
+                    self._samples[sample.name].append(Sample(sample.labels, sample.value))
 
     def total(self, name: str, **labels: str) -> float | None:
         """The sum of the samples with these labels; None where there is no such metric."""
@@ -46,7 +49,8 @@ class Samples:
         """A histogram's counts by a label, summed over the others."""
         found: defaultdict[str, defaultdict[float, float]] = defaultdict(lambda: defaultdict(float))
         for labels, value in self._samples[f"{name}_bucket"]:
-            found[labels.get(by, "")][float(labels["le"])] += value
+            with suppress(KeyError, ValueError):  # a bucket without a bound is none
+                found[labels.get(by, "")][float(labels["le"])] += value
         return {label: dict(counts) for label, counts in found.items()}
 
 

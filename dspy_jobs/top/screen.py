@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dspy_jobs.cli.display import text
 from dspy_jobs.models import BudgetHealth, Component, Gate, Queue, WorkerHealth
+from dspy_jobs.printable import printable
 from dspy_jobs.top.frame import Frame, ProgramTimes, Rates
 
 #: Columns from which tables stand side by side.
@@ -102,12 +103,13 @@ def _with_gaps(tables: Sequence[RenderableType]) -> list[RenderableType]:
 def _head(frame: Frame | None, view: View) -> RenderableType:
     status = "unreachable" if view.lost else frame.health.status if frame else "…"
     color = "red" if view.lost else _COLORS.get(status, "white")
-    version = f" {frame.health.version}" if frame else ""
+    version = printable(f" {frame.health.version}") if frame else ""
     head = Table.grid(expand=True)
     head.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     head.add_column(justify="right", no_wrap=True)
     left = Text.assemble(("dspy-jobs top", "bold"), version, "  ", text(view.url))
-    badge = Text.assemble(f"{view.now.astimezone():%H:%M:%S}  ", (f" {status.upper()} ", f"bold reverse {color}"))
+    status = printable(status.upper())
+    badge = Text.assemble(f"{view.now.astimezone():%H:%M:%S}  ", (f" {status} ", f"bold reverse {color}"))
     head.add_row(left, badge)
     return head
 
@@ -159,12 +161,16 @@ def _fleet(frame: Frame) -> str:
 def _redis(frame: Frame) -> Text:
     redis, cache = frame.health.components.redis, frame.health.components.cache
     figures = [
-        ("latency", "no answer" if redis.latency_ms is None else f"{redis.latency_ms:.1f} ms", _COLORS[redis.status])
+        (
+            "latency",
+            "no answer" if redis.latency_ms is None else f"{redis.latency_ms:.1f} ms",
+            _COLORS.get(redis.status, ""),
+        )
     ]
     if redis.used_memory_bytes is not None:
         limit = f" of {_bytes(redis.max_memory_bytes)}" if redis.max_memory_bytes else ""
         figures.append(("memory", f"{_bytes(redis.used_memory_bytes)}{limit}", ""))
-    figures.append(("cache", cache.status if cache.enabled else "off", _COLORS[cache.status]))
+    figures.append(("cache", printable(cache.status) if cache.enabled else "off", _COLORS.get(cache.status, "")))
     return _line(*figures)
 
 
@@ -237,7 +243,7 @@ def _gate(gate: Gate | None, now: datetime) -> Text:
     if gate is None or gate.open:
         return Text("open", style="green")
     left = (gate.until - now).total_seconds() if gate.until else 0
-    return Text(f"{gate.reason}{f', {_duration(left)} left' if left > 0 else ''}", style="bold red")
+    return Text(f"{printable(str(gate.reason))}{f', {_duration(left)} left' if left > 0 else ''}", style="bold red")
 
 
 def _workers(frame: Frame, limit: int) -> Table:

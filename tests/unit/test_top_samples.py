@@ -31,6 +31,14 @@ def test_samples_are_summed_by_labels() -> None:
     assert samples.buckets("seconds", "program") == {"a": {1.0: 4.0, INFINITE: 5.0}}
 
 
+def test_what_is_no_number_and_what_is_no_bucket_is_passed_over() -> None:
+    """As a foreign service may answer."""
+    odd = 'jobs_total{program="a"} NaN\njobs_total +Inf\nseconds_bucket{program="z"} 1\nseconds_bucket{le="?"} 1\n'
+    samples = Samples("# TYPE jobs counter\n" + odd)
+    assert samples.total("jobs_total") == 0
+    assert not any(samples.buckets("seconds", "program").values())
+
+
 def test_what_is_no_metrics_text_is_refused() -> None:
     """As when a proxy answers with a page."""
     with pytest.raises(ValueError, match=r"."):

@@ -135,3 +135,13 @@ def test_foreign_text_moves_no_cursor() -> None:
     text = "\n".join(drawn(odd))
     assert "[red]w\N{REPLACEMENT CHARACTER}[2J" in text
     assert "[bold]" in text
+
+
+def test_words_of_another_release_are_shown_without_what_moves_the_cursor() -> None:
+    """A version, a status, why a queue is closed."""
+    closed = queue("fast", gate={"open": False, "reason": "moon\x1b[2J", "until": None})
+    odd = health(queues={"queues": [closed]}, cache={"enabled": True, "status": "odd\x1b[3J"}, redis={"status": "new"})
+    text = "\n".join(drawn({**odd, "version": "1\x1b]0;x\x07", "status": "new\x1b[1J"}))
+    assert "\x1b" not in text
+    for words in ("moon\\u001b", "odd\\u001b", "1\\u001b", "NEW\\u001b"):
+        assert words in text
