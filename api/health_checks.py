@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from api.catalogue import Catalogue
+from api.failures import KEEP_SECONDS, FailureWatch, RecentFailures
 from api.looks import Look
 from dspy_jobs import names
 from dspy_jobs.budgets import budget_views
@@ -24,7 +28,7 @@ from dspy_jobs.settings import Settings
 from dspy_jobs.states import CircuitState
 from dspy_jobs.store import AsyncStore, connect_async
 from dspy_jobs.store.books import limits_of_spending
-from dspy_jobs.store.counted import read_fleet
+from dspy_jobs.store.counted import read_counted, read_fleet
 from dspy_jobs.store.demand import Outstanding, read_outstanding
 
 #: Seconds after which a look at a server that hangs is given up, and the next one takes a new connection.
@@ -44,6 +48,7 @@ class Ledger:
     """How many are described."""
     budgets: list[dict[str, Any]]
     """As `budget_views` has them."""
+    failures: RecentFailures = field(default_factory=RecentFailures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class HealthChecks:
         self._settings, self._catalogue = settings, catalogue
         self._store = AsyncStore(connect_async(redis_url(settings), _GIVE_UP_SECONDS))
         self._cache = connect_async(cache_url(settings), _GIVE_UP_SECONDS)
+        self._failures = FailureWatch()
         patience = settings.api.health_seconds
         self.programs = Look(self._programs, patience)
         """How many programs the API knows, if Redis answers: all that it needs to take jobs."""
@@ -75,6 +81,17 @@ class HealthChecks:
         await self._store.close()
         await self._cache.aclose()
 
+    async def watch_failures(self) -> None:
+        """Remember totals now and then for ever, so that who asks for health first is told of the minutes before."""
+        while True:
+            with suppress(RedisError, OSError):
+                await self._count_failures(KEEP_SECONDS)
+            await asyncio.sleep(KEEP_SECONDS)
+
+    async def _count_failures(self, *seconds: float) -> None:
+        if self._failures.is_due(*seconds):
+            self._failures.take(await self._store.run(read_counted()))
+
     async def _programs(self) -> int:
         await self._store.redis.ping()
         return len(await self._catalogue.all())
@@ -84,8 +101,10 @@ class HealthChecks:
         seconds, _ = await self._store.redis.time()
         latency = time.perf_counter() - began
         queues = {names.queue(model): model for model in sorted(self._settings.models)}
-        outstanding, fleet = await asyncio.gather(
-            self._store.run(read_outstanding(list(queues))), self._store.run(read_fleet(list(queues)))
+        outstanding, fleet, _ = await asyncio.gather(
+            self._store.run(read_outstanding(list(queues))),
+            self._store.run(read_fleet(list(queues))),
+            self._count_failures(),
         )
         today = datetime.fromtimestamp(seconds, UTC).date()
         async with self._store.redis.pipeline(transaction=False) as pipe:
@@ -101,6 +120,7 @@ class HealthChecks:
             circuits={queues[queue]: state for queue, state in fleet.circuits.items()},
             programs=programs,
             budgets=self._budgets(limits, day, month, today),
+            failures=self._failures.recent(),
         )
 
     def _budgets(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from api.failures import ProgramFailures
 from api.health_checks import CacheServer, Ledger
 from api.looks import Known, Seen
 from dspy_jobs import __version__
@@ -38,6 +39,10 @@ _ORDER: tuple[Status, ...] = ("healthy", "unknown", "degraded", "unhealthy")
 MOST_WORKERS = 100
 #: Seconds without a question for messages after which a worker's consumer, which asks every second, has stopped.
 DEAF_SECONDS = 10.0
+#: Failed jobs of a program, and their share of those that ended, from which something is wrong with it.
+MANY_FAILURES, MUCH_FAILURE = 5, 0.1
+#: Programs shown one by one, and codes of each.
+_MOST_PROGRAMS, _MOST_CODES = 10, 3
 
 _GATE_REMEDIES = {
     WaitReason.PAUSED: "somebody paused it; `dspy-jobs queue resume {queue}` lets it go on",
@@ -79,6 +84,7 @@ def health_document(
         "redis": of_redis(ledger),
         "cache": of_cache(cache, ledger, settings),
         "programs": of_programs(ledger),
+        "failures": of_failures(ledger),
         "workers": of_workers(ledger, settings),
         "queues": of_queues(ledger, settings),
         "circuits": of_circuits(ledger),
@@ -138,6 +144,47 @@ def of_programs(seen: Seen[Ledger]) -> dict[str, Any]:
         "unhealthy", "no worker has said which programs there are: start one, or `python -m worker.describe`"
     )
     return _as_known(seen, component([] if found else [none], described=found))
+
+
+def of_failures(seen: Seen[Ledger]) -> dict[str, Any]:
+    """Programs whose jobs have failed lately: all else may be well while one that was just deployed fails always."""
+    if seen.known is None:
+        return unknown(None, window_seconds=None, programs=[])
+    recent = seen.known.value.failures
+    worst_first = sorted(recent.programs, key=lambda found: (-is_failing(found), -found.failed))
+    failing = [found for found in worst_first if is_failing(found)]
+    ago = f"{recent.seconds / 60:.0f} min" if recent.seconds >= 90 else f"{recent.seconds:.0f} s"
+    troubles = [Trouble("degraded", _failing(found, ago)) for found in failing[:_MOST_CODES]]
+    if len(failing) > len(troubles):
+        troubles.append(Trouble("degraded", f"and {len(failing) - len(troubles)} more programs"))
+    if troubles:
+        remedy = "`dspy-jobs list --status failed` shows them, docs/runbook.md what each code asks for"
+        troubles[-1] = Trouble("degraded", f"{troubles[-1].detail}: {remedy}")
+    shown = [_failures_of(found) for found in worst_first[:_MOST_PROGRAMS]]
+    return _as_known(seen, component(troubles, window_seconds=round(recent.seconds, 1), programs=shown))
+
+
+def is_failing(found: ProgramFailures) -> bool:
+    """Whether so many jobs of a program failed that it is no chance."""
+    return found.failed >= MANY_FAILURES and found.share >= MUCH_FAILURE
+
+
+def _failing(found: ProgramFailures, ago: str) -> str:
+    codes = ", ".join(list(found.codes)[:_MOST_CODES])
+    return (
+        f"{found.failed} of {found.ended} jobs of {found.program} on {found.model} failed in the last {ago} ({codes})"
+    )
+
+
+def _failures_of(found: ProgramFailures) -> dict[str, Any]:
+    return {
+        "program": found.program,
+        "model": found.model,
+        "ended": found.ended,
+        "failed": found.failed,
+        "codes": dict(list(found.codes.items())[:_MOST_CODES]),
+        "failing": is_failing(found),
+    }
 
 
 def of_workers(seen: Seen[Ledger], settings: Settings) -> dict[str, Any]:

@@ -542,6 +542,24 @@ class ProgramsHealth(Component):
     described: int | None
 
 
+class ProgramFailures(_Answer):
+    """Jobs of a program on a model that have ended lately."""
+
+    program: str
+    model: str
+    ended: int
+    failed: int
+    codes: dict[str, int] = Field(description="Failed jobs of the model, whatever their program, by code.")
+    failing: bool = Field(description="Whether so many failed that it is no chance.")
+
+
+class FailuresHealth(Component):
+    """Programs of which jobs have failed lately, those that fail most first."""
+
+    window_seconds: float | None = Field(description="How far is looked back; 600 once the process has run so long.")
+    programs: list[ProgramFailures]
+
+
 class WorkerHealth(_Answer):
     """A live worker."""
 
@@ -623,6 +641,7 @@ class Components(_Answer):
     redis: RedisServer
     cache: CacheHealth
     programs: ProgramsHealth
+    failures: FailuresHealth
     workers: WorkersHealth
     queues: QueuesHealth
     circuits: CircuitsHealth

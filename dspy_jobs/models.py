@@ -441,6 +441,27 @@ class ProgramsHealth(Component):
     described: int | None = None
 
 
+class ProgramFailures(_Read):
+    """Jobs of a program on a model that have ended lately."""
+
+    program: str
+    model: str
+    ended: int = 0
+    failed: int = 0
+    codes: dict[str, int] = Field(default_factory=dict)
+    """Failed jobs of the model, whatever their program."""
+    failing: bool = False
+    """Whether so many failed that it is no chance."""
+
+
+class FailuresHealth(Component):
+    """Programs of which jobs have failed lately, those that fail most first."""
+
+    window_seconds: float | None = None
+    """How far is looked back."""
+    programs: list[ProgramFailures] = Field(default_factory=list)
+
+
 class WorkerHealth(_Read):
     """A live worker."""
 
@@ -516,6 +537,7 @@ class Components(_Read):
     redis: RedisHealth
     cache: CacheHealth
     programs: ProgramsHealth
+    failures: FailuresHealth = FailuresHealth(status="healthy")
     workers: WorkersHealth
     queues: QueuesHealth
     circuits: CircuitsHealth

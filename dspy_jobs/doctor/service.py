@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 3.0
 #: Settings that differ, or workers, named one by one.
 _MOST_NAMED = 5
 #: Components of the health document that nothing else here looks at.
-_COMPONENTS = ("queues", "circuits", "budgets")
+_COMPONENTS = ("failures", "queues", "circuits", "budgets")
 
 
 class Service:
@@ -186,6 +186,7 @@ def look_at_components(service: Service) -> Iterator[Finding]:
 
 
 _REMEDIES = {
+    "failures": "`dspy-jobs list --status failed`; a worker's log says where a program raised (`raised_at`)",
     "queues": "docs/runbook.md says what each reason means and what to do",
     "circuits": "look at the provider; configure `fallbacks` so that jobs go on meanwhile",
     "budgets": "`dspy-jobs budgets`; raise it in [budgets] and restart a worker",
@@ -195,6 +196,7 @@ _REMEDIES = {
 def _in_order(health: Health, name: str) -> str:
     parts = health.components
     return {
+        "failures": "no program fails more often than by chance",
         "queues": f"{len(parts.queues.queues)} open, nothing has waited too long",
         "circuits": f"{len(parts.circuits.models)} closed",
         "budgets": f"{len(parts.budgets.budgets)} set, none of all clients used up",

@@ -84,6 +84,7 @@ def _body(frame: Frame, now: datetime, width: int, rows: int, is_airy: bool) -> 
     top = [_figures(frame, width), *_problems(frame), Text()]
     queues, workers = _queues(frame, now, rows), _workers(frame, rows)
     programs, spending = _programs(frame, rows), _spending(frame, now)
+    top += _failures(frame, rows)
     if width < _WIDE:
         tables = [queues, workers, programs, spending]
         return Group(*top, *(_with_gaps(tables) if is_airy else tables))
@@ -211,6 +212,24 @@ def _fill(table: Table, rows: Sequence[Sequence[Any]], limit: int, nothing: str)
     if not rows:
         table.add_row(Text(nothing, style="dim"))
     return table
+
+
+def _failures(frame: Frame, limit: int) -> list[RenderableType]:
+    """Programs that fail more often than by chance; nothing where there are none."""
+    part = frame.health.components.failures
+    failing = [found for found in part.programs if found.failing]
+    if not failing:
+        return []
+    columns = (("model", False), ("failed", True), ("of", True), ("share", True), ("codes", False))
+    table = _table("FAILURES", (("", False), *columns), part)
+    rows = [
+        (
+            text(found.program), text(found.model), f"{found.failed:,}", f"{found.ended:,}",
+            Text(_share(found.failed / found.ended if found.ended else None), "bold red"), text(", ".join(found.codes)),
+        )
+        for found in failing
+    ]  # fmt: skip
+    return [_fill(table, rows, min(limit, 5), ""), Text()]
 
 
 def _queues(frame: Frame, now: datetime, limit: int) -> Table:

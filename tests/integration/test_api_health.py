@@ -105,6 +105,17 @@ def test_a_closed_gate_and_an_open_circuit_are_told(api: httpx.Client, store: Sy
     assert api.get("/health").json()["components"]["circuits"]["models"]["sandbox"] == "half_open"
 
 
+def test_a_program_that_fails_always_is_told_with_its_codes(api: httpx.Client, store: SyncStore) -> None:
+    """All else is well: who deployed a bug learns of it here, though it needs two looks to tell a growth."""
+    api.get("/health")
+    for field in ("sandbox||buggy|jobs", "sandbox||buggy|failed", "error|sandbox|program_error"):
+        store.redis.hincrby(names.COUNTED, field, 12)
+    assert wait_until(lambda: api.get("/health").json()["components"]["failures"]["status"] == "degraded", 20)
+    found = api.get("/health").json()["components"]["failures"]
+    assert "12 of 12 jobs of buggy on sandbox failed" in found["detail"]
+    assert found["programs"][0]["codes"] == {"program_error": 12}
+
+
 def asked(api: httpx.Client) -> dict[str, httpx.Response]:
     """One answer of each endpoint."""
     return {path: api.get(path) for path in ENDPOINTS}

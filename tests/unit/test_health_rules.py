@@ -9,6 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisUnreachable
 
 from api import health_rules as rules
+from api.failures import ProgramFailures, RecentFailures
 from api.health_checks import CacheServer, Ledger
 from api.health_rules import health_document
 from api.looks import Known, Seen
@@ -60,6 +61,12 @@ def without_workers(queue: QueueLoad) -> Ledger:
     return replace(LEDGER, outstanding=Outstanding([queue], []))
 
 
+def failing(failed: int, ended: int) -> Ledger:
+    """A ledger of a service with a program of which so many jobs failed in five minutes."""
+    found = ProgramFailures("naps", "slow", ended, failed, {"program_error": failed})
+    return replace(LEDGER, failures=RecentFailures(300.0, [found]))
+
+
 def budget(client: str | None, spent: float) -> dict[str, Any]:
     """A day's budget of a dollar."""
     return {
@@ -84,6 +91,8 @@ def test_a_service_at_work_is_healthy() -> None:
         (replace(LEDGER, server=replace(SERVER, used_bytes=85)), "redis", "degraded", "85%"),
         (replace(LEDGER, server=replace(SERVER, policy="allkeys-lru")), "redis", "degraded", "noeviction"),
         (replace(LEDGER, programs=0), "programs", "unhealthy", "worker.describe"),
+        (failing(150, 150), "failures", "degraded", "150 of 150 jobs of naps on slow failed in the last 5 min"),
+        (failing(150, 150), "failures", "degraded", "dspy-jobs list --status failed"),
         (without_workers(replace(QUEUE, oldest_wait_seconds=31.0)), "workers", "unhealthy", "start one"),
         (with_worker(replace(QUEUE, oldest_wait_seconds=31.0), is_draining=True), "workers", "unhealthy", "start one"),
         (with_worker(is_alive=False), "workers", "degraded", "w1 is lost with 1 jobs"),
@@ -108,6 +117,8 @@ def test_each_fault_has_its_status_and_says_what_to_do(ledger: Ledger, component
 @pytest.mark.parametrize(
     "ledger",
     [
+        failing(4, 4),
+        failing(9, 100),
         without_workers(IDLE),
         without_workers(replace(QUEUE, oldest_wait_seconds=29.0)),
         with_worker(is_alive=False, held=0),
@@ -115,7 +126,16 @@ def test_each_fault_has_its_status_and_says_what_to_do(ledger: Ledger, component
         with_worker(silent_seconds=None),
         replace(LEDGER, budgets=[budget("acme", 1.0), budget(None, 0.99)]),
     ],
-    ids=["scaled to zero", "first worker still starts", "dead and empty-handed", "draining", "says less", "client's"],
+    ids=[
+        "a few jobs failed",
+        "a small share failed",
+        "scaled to zero",
+        "first worker still starts",
+        "dead and empty-handed",
+        "draining",
+        "says less",
+        "client's",
+    ],
 )
 def test_what_is_as_it_should_be_is_healthy(ledger: Ledger) -> None:
     """A fleet of none without work, a draining worker, a client's own budget are no faults."""
@@ -153,7 +173,7 @@ def test_without_redis_the_last_known_is_told_as_such(trouble: dict[str, Any]) -
     assert found["status"] == "unhealthy"
     assert len(found["problems"]) == 1
     assert "secret" not in str(found)
-    for name in ("programs", "workers", "queues", "circuits", "budgets"):
+    for name in ("programs", "failures", "workers", "queues", "circuits", "budgets"):
         assert found["components"][name]["status"] == "unknown"
         assert found["components"][name]["as_of"] == "2023-11-14T22:13:20.000Z"
     assert found["components"]["workers"]["live"] == 1

@@ -135,3 +135,14 @@ def test_foreign_text_moves_no_cursor() -> None:
     text = "\n".join(drawn(odd))
     assert "[red]w\N{REPLACEMENT CHARACTER}[2J" in text
     assert "[bold]" in text
+
+
+def test_failing_programs_have_a_table_of_their_own() -> None:
+    """Which program, on which model, how many of how many, and by which codes; none where none fails."""
+    naps = {"program": "naps", "model": "slow", "ended": 200, "failed": 150, "codes": {"program_error": 150}}
+    failing = {"status": "degraded", "detail": "150 of 200", "programs": [naps | {"failing": True}]}
+    lines = drawn(health(failures=failing))
+    assert re.search(r"naps +slow +150 +200 +75\.0% +program_error", "\n".join(lines))
+    assert not any("FAILURES" in line for line in drawn(HEALTH))
+    calm = drawn(health(failures={"status": "healthy", "programs": [naps]}))
+    assert not any("FAILURES" in line for line in calm)
