@@ -23,7 +23,7 @@ from dspy_jobs.budgets import budget_views
 from dspy_jobs.costs import book_day, book_month
 from dspy_jobs.disk_space import DiskSpace, disk_space
 from dspy_jobs.redis_state import RedisState, redis_state
-from dspy_jobs.redis_url import cache_url, redis_url
+from dspy_jobs.redis_url import cache_url, is_embedded, redis_url
 from dspy_jobs.settings import Settings
 from dspy_jobs.states import CircuitState
 from dspy_jobs.store import AsyncStore, connect_async
@@ -72,7 +72,7 @@ class HealthChecks:
         """How many programs the API knows, if Redis answers: all that it needs to take jobs."""
         self.ledger = Look(self._ledger, patience)
         self.cache = Look(self._cache_server, patience) if settings.cache.enabled else None
-        self.disk = Look(self._disk, patience) if settings.redis_url is None else None
+        self.disk = Look(self._disk, patience) if is_embedded(settings) else None
 
     async def close(self) -> None:
         """Give up looks under way and close the connections."""

@@ -15,6 +15,7 @@ from packaging.version import Version
 from dspy_jobs import __version__
 from dspy_jobs.disk_space import complaint_about_disk, disk_space
 from dspy_jobs.doctor.finding import Finding, fail, of_complaint, ok, skip, warn
+from dspy_jobs.redis_url import is_embedded
 from dspy_jobs.settings import Settings
 
 #: What a process needs beside its threads' connections: Redis, logs, the programs' own files.
@@ -83,7 +84,7 @@ def look_at_files(settings: Settings) -> Iterator[Finding]:
 
 def look_at_disk(settings: Settings) -> Iterator[Finding]:
     """Whether there is room for the embedded Redis's data."""
-    if settings.redis_url:
+    if not is_embedded(settings):
         yield skip("disk", "Redis is not embedded; it keeps its data elsewhere")
     elif not settings.data_dir.exists():
         yield skip("disk", f"{settings.data_dir} is not there yet; `dspy-jobs up` makes it")

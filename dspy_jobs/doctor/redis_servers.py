@@ -18,7 +18,7 @@ from dspy_jobs.redis_state import (
     complaints_about_ledger,
     redis_state,
 )
-from dspy_jobs.redis_url import cache_url, redis_url
+from dspy_jobs.redis_url import cache_url, is_embedded, redis_url
 from dspy_jobs.settings import Settings
 from dspy_jobs.store import connect
 
@@ -32,7 +32,7 @@ _CLOCK_SECONDS = 1.0
 
 def look_at_ledger(settings: Settings) -> Iterator[Finding]:
     """Whether the Redis of queue, jobs and results answers, keeps everything and keeps it on disk."""
-    remedy = None if settings.redis_url else "start the stack: `dspy-jobs up`, whose embedded Redis this is"
+    remedy = None if not is_embedded(settings) else "start the stack: `dspy-jobs up`, whose embedded Redis this is"
     found = _ask("Redis", redis_url(settings), "REDIS_URL", remedy)
     if isinstance(found, Finding):
         yield found
