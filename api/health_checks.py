@@ -22,7 +22,7 @@ from dspy_jobs import names
 from dspy_jobs.budgets import budget_views
 from dspy_jobs.costs import book_day, book_month
 from dspy_jobs.disk_space import DiskSpace, disk_space
-from dspy_jobs.redis_state import RedisState, redis_state
+from dspy_jobs.redis_state import Complaint, RedisState, complaints_about_ledger, redis_state
 from dspy_jobs.redis_url import cache_url, is_embedded, redis_url
 from dspy_jobs.settings import Settings
 from dspy_jobs.states import CircuitState
@@ -59,6 +59,16 @@ class CacheServer:
     server: RedisState
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What decides whether jobs can be taken, once Redis has answered."""
+
+    programs: int
+    """How many the API knows."""
+    refuses: Complaint | None
+    """Why Redis stores nothing, if so."""
+
+
 class HealthChecks:
     """The looks that health endpoints share."""
 
@@ -68,15 +78,15 @@ class HealthChecks:
         self._cache = connect_async(cache_url(settings), _GIVE_UP_SECONDS)
         self._failures = FailureWatch()
         patience = settings.api.health_seconds
-        self.programs = Look(self._programs, patience)
-        """How many programs the API knows, if Redis answers: all that it needs to take jobs."""
+        self.readiness = Look(self._readiness, patience)
+        """All that the API needs to take jobs."""
         self.ledger = Look(self._ledger, patience)
         self.cache = Look(self._cache_server, patience) if settings.cache.enabled else None
         self.disk = Look(self._disk, patience) if is_embedded(settings) else None
 
     async def close(self) -> None:
         """Give up looks under way and close the connections."""
-        looks: list[Look[Any] | None] = [self.programs, self.ledger, self.cache, self.disk]
+        looks: list[Look[Any] | None] = [self.readiness, self.ledger, self.cache, self.disk]
         await asyncio.gather(*(look.end() for look in looks if look))
         await self._store.close()
         await self._cache.aclose()
@@ -92,9 +102,10 @@ class HealthChecks:
         if self._failures.is_due(*seconds):
             self._failures.take(await self._store.run(read_counted()))
 
-    async def _programs(self) -> int:
-        await self._store.redis.ping()
-        return len(await self._catalogue.all())
+    async def _readiness(self) -> Readiness:
+        complaints = complaints_about_ledger(redis_state(await self._store.redis.info()))
+        stops = next((complaint for complaint in complaints if complaint.stops_work), None)
+        return Readiness(len(await self._catalogue.all()), stops)
 
     async def _ledger(self) -> Ledger:
         began = time.perf_counter()

@@ -13,6 +13,7 @@ from dspy_jobs.doctor.finding import Finding, Verdict, fail, of_complaint, ok, s
 from dspy_jobs.redis_state import (
     NO_EVICTION,
     RedisState,
+    about_memory,
     complaint_about_failure,
     complaints_about_cache,
     complaints_about_ledger,
@@ -41,7 +42,7 @@ def look_at_ledger(settings: Settings) -> Iterator[Finding]:
     yield ok("Redis", f"version {state.version}, answers in {1000 * latency:.1f} ms")
     yield from _version(state)
     yield from (of_complaint("Redis", complaint) for complaint in complaints_about_ledger(state))
-    if state.policy == NO_EVICTION:
+    if state.policy == NO_EVICTION and not any(about_memory(state)):
         yield ok("Redis memory", f"{_memory(state)}; throws nothing away")
     yield from _persistence(state)
     yield from _clock(clock)

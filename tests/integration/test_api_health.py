@@ -148,6 +148,20 @@ def test_a_redis_that_hangs_holds_nobody_up(own_redis: OwnRedis) -> None:
         assert opened < 20, "the looks that were given up, and what else the process has"
 
 
+def test_a_full_redis_makes_the_api_not_ready(own_redis: OwnRedis) -> None:
+    """It answers, and every job that is sent is refused: a load balancer must not be told that all is well."""
+    with connect(own_redis.url) as client, running_api(own_redis.url) as api:
+        describe(client)
+        assert wait_until(lambda: api.get("/ready").status_code == 200, 20)
+        client.config_set("maxmemory", "1mb")
+        try:
+            answer = api.get("/ready")
+            assert (answer.status_code, "is full (maxmemory)" in answer.json()["detail"]) == (503, True)
+        finally:
+            client.config_set("maxmemory", "0")
+        assert api.get("/ready").status_code == 200
+
+
 def assert_told_as_hung(found: dict[str, Any]) -> None:
     """The document says that Redis hangs, with the numbers from before."""
     assert found["status"] == found["components"]["redis"]["status"] == "unhealthy"
