@@ -33,7 +33,7 @@ async def get_live(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    """The process can take jobs: Redis takes writes, and a worker, which may be gone, has said what programs there are."""
+    """The process can take jobs: Redis takes writes, and a worker, which may be gone, has told its programs."""
     query(request, ())
     seen = await resources_of(request).health.readiness.take()
     if seen.hangs:

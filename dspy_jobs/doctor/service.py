@@ -21,6 +21,8 @@ _MOST_NAMED = 5
 #: Components of the health document that nothing else here looks at.
 _COMPONENTS = ("failures", "queues", "circuits", "budgets")
 
+_NOTHING_TO_COMPARE = "there is no configuration here to compare with"
+
 
 class Service:
     """The service as it was first found, so that each look need not ask again."""
@@ -62,7 +64,10 @@ def look_at_api(service: Service) -> Iterator[Finding]:
     if service.health.version != __version__:
         detail = f"the API is {service.health.version}, and this is {__version__}"
         yield warn("API version", detail, "install the same release everywhere")
-    yield from _configuration(service.client, service.settings)
+    if service.settings.source is None:
+        yield skip("API configuration", _NOTHING_TO_COMPARE)
+    else:
+        yield from _configuration(service.client, service.settings)
 
 
 def _configuration(client: Client, settings: Settings) -> Iterator[Finding]:
@@ -97,6 +102,9 @@ def look_at_programs(service: Service, survey: Survey) -> Iterator[Finding]:
         return
     if service.health.components.programs.status == "unknown":
         yield skip("programs", "Redis, which knows them, does not answer")
+        return
+    if service.settings.source is None:
+        yield skip("programs", _NOTHING_TO_COMPARE)
         return
     described = {program.name: program for program in service.client.programs()}
     configured = service.settings.programs.keys()
@@ -154,13 +162,14 @@ def look_at_workers(service: Service) -> Iterator[Finding]:
 def _alike(workers: list[WorkerHealth], settings: Settings) -> Iterator[Finding]:
     digest = config_digest(settings)
     releases = [worker.id for worker in workers if worker.version not in (None, __version__)]
-    configs = [worker.id for worker in workers if worker.config not in (None, digest)]
+    is_known = settings.source is not None
+    configs = [worker.id for worker in workers if is_known and worker.config not in (None, digest)]
     if releases:
         yield warn("worker versions", f"not of the release {__version__}: {_some(releases)}", "restart them")
     if configs:
         yield warn("worker configuration", f"run another configuration than this one: {_some(configs)}", _RESTART)
     if workers and not releases and not configs:
-        yield ok("worker versions", f"all of {__version__}, configured as here")
+        yield ok("worker versions", f"all of {__version__}{', configured as here' if is_known else ''}")
 
 
 def _some(names: list[str]) -> str:
