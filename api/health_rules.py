@@ -7,7 +7,7 @@ Every `detail` says what to do. docs/health.md has the rules as a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -15,7 +15,7 @@ from api.failures import ProgramFailures
 from api.health_checks import CacheServer, Ledger
 from api.looks import Known, Seen
 from dspy_jobs import __version__
-from dspy_jobs.demand import QueueDemand, WorkerLoad, demand_of
+from dspy_jobs.demand import QueueDemand, QueueLoad, WorkerLoad, demand_of
 from dspy_jobs.disk_space import DiskSpace, complaint_about_disk
 from dspy_jobs.outcomes import rfc3339
 from dspy_jobs.redis_state import (
@@ -43,6 +43,8 @@ DEAF_SECONDS = 10.0
 MANY_FAILURES, MUCH_FAILURE = 5, 0.1
 #: Programs shown one by one, and codes of each.
 _MOST_PROGRAMS, _MOST_CODES = 10, 3
+#: Queues named one by one.
+_MOST_QUEUES = 2
 
 _GATE_REMEDIES = {
     WaitReason.PAUSED: "somebody paused it; `dspy-jobs queue resume {queue}` lets it go on",
@@ -80,16 +82,17 @@ def health_document(
     now_ms: float,
 ) -> dict[str, Any]:
     """What `GET /health` shows. `cache` is None where it is switched off, `disk` where Redis is elsewhere."""
+    # What causes trouble elsewhere stands before what it causes.
     components = {
         "redis": of_redis(ledger),
+        **({"disk": of_disk(disk)} if disk else {}),
         "cache": of_cache(cache, ledger, settings),
         "programs": of_programs(ledger),
-        "failures": of_failures(ledger),
-        "workers": of_workers(ledger, settings),
-        "queues": of_queues(ledger, settings),
-        "circuits": of_circuits(ledger),
         "budgets": of_budgets(ledger),
-        **({"disk": of_disk(disk)} if disk else {}),
+        "circuits": of_circuits(ledger),
+        "workers": of_workers(ledger, settings),
+        "failures": of_failures(ledger),
+        "queues": of_queues(ledger, settings),
     }
     problems = [
         f"{name}: {found['detail']}"
@@ -258,28 +261,46 @@ def of_queues(seen: Seen[Ledger], settings: Settings) -> dict[str, Any]:
         return unknown(None, queues=[])
     outstanding = seen.known.value.outstanding
     queues = demand_of(outstanding.queues, outstanding.workers, settings).queues
-    runs = any(queue.load.running for queue in queues)
-    target = settings.autoscaler.target_wait_seconds
-    troubles = [
-        trouble
-        for queue in queues
-        for trouble in _about_queue(queue, target, runs, consumers(queue.load.name, outstanding.workers))
-    ]
+    troubles = [*_closed(queues), *_late(queues, outstanding.workers, settings.autoscaler.target_wait_seconds)]
     shown = [_queue(queue, consumers(queue.load.name, outstanding.workers)) for queue in queues]
     return _as_known(seen, component(troubles, queues=shown))
 
 
-def _about_queue(queue: QueueDemand, target: float, anything_runs: bool, workers: int) -> Iterator[Trouble]:
-    load = queue.load
-    if load.gate is not None:
-        remedy = _GATE_REMEDIES.get(WaitReason(load.gate.reason), "").format(queue=load.name)
-        yield Trouble("degraded", f"{load.name} is closed ({load.gate.reason}): {remedy}")
-    elif queue.waiting and load.oldest_wait_seconds > target:
-        waited = f"jobs of {load.name} have waited {load.oldest_wait_seconds:.0f} s"
-        if workers and not anything_runs:
-            yield Trouble("unhealthy", f"{waited} and none runs, with {workers} workers: restart them, read their logs")
-        else:
-            yield Trouble("degraded", f"{waited}, longer than {target:g} s: start workers or raise their maximum")
+def _closed(queues: Sequence[QueueDemand]) -> Iterator[Trouble]:
+    """Queues behind gates, those of one reason together: a budget that is used up closes all of them."""
+    by_reason: dict[str, list[str]] = {}
+    for queue in queues:
+        if queue.load.gate is not None:
+            by_reason.setdefault(queue.load.gate.reason, []).append(queue.load.name)
+    for reason, closed in by_reason.items():
+        remedy = _GATE_REMEDIES.get(WaitReason(reason), "").format(queue=closed[0] if len(closed) == 1 else "QUEUE")
+        are = "is" if len(closed) == 1 else "are"
+        yield Trouble("degraded", f"{_listed(closed)} {are} closed ({reason}): {remedy}")
+
+
+def _late(queues: Sequence[QueueDemand], workers: Sequence[WorkerLoad], target: float) -> Iterator[Trouble]:
+    """Queues whose jobs could run and have waited too long, together."""
+    late = [q.load for q in queues if q.load.gate is None and q.waiting and q.load.oldest_wait_seconds > target]
+    consumed = {load.name: number for load in late if (number := consumers(load.name, workers))}
+    stuck = consumed if not any(queue.load.running for queue in queues) else {}
+    if stuck:
+        waited = _have_waited([load for load in late if load.name in stuck])
+        number = max(stuck.values())
+        yield Trouble("unhealthy", f"{waited} and none runs, with {number} workers: restart them, read their logs")
+    if slow := [load for load in late if load.name not in stuck]:
+        remedy = "start workers or raise their maximum"
+        yield Trouble("degraded", f"{_have_waited(slow)}, longer than {target:g} s: {remedy}")
+
+
+def _have_waited(late: Sequence[QueueLoad]) -> str:
+    up_to = "" if len(late) == 1 else "up to "
+    longest = max(load.oldest_wait_seconds for load in late)
+    return f"jobs of {_listed([load.name for load in late])} have waited {up_to}{longest:.0f} s"
+
+
+def _listed(queues: Sequence[str]) -> str:
+    """A few queues by name, more by their number."""
+    return ", ".join(queues) if len(queues) <= _MOST_QUEUES else f"{len(queues)} queues"
 
 
 def _queue(queue: QueueDemand, workers: int) -> dict[str, Any]:

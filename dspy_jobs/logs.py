@@ -172,7 +172,7 @@ def _without_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
     event.pop("stack_info", None)
     if given := event.pop("exc_info", None):
         kind, _error, trace = _exception(given)
-        event |= _kind_and_place(kind, trace)
+        event.update(_kind_and_place(kind, trace))
     return event
 
 

@@ -532,18 +532,18 @@ class DiskHealth(Component):
 
 
 class Components(_Read):
-    """Every part of the service."""
+    """Every part of the service; what causes trouble elsewhere stands before what it causes."""
 
     redis: RedisHealth
-    cache: CacheHealth
-    programs: ProgramsHealth
-    failures: FailuresHealth = FailuresHealth(status="healthy")
-    workers: WorkersHealth
-    queues: QueuesHealth
-    circuits: CircuitsHealth
-    budgets: BudgetsHealth
     disk: DiskHealth | None = None
     """Only with an embedded Redis."""
+    cache: CacheHealth
+    programs: ProgramsHealth
+    budgets: BudgetsHealth
+    circuits: CircuitsHealth
+    workers: WorkersHealth
+    failures: FailuresHealth = FailuresHealth(status="healthy")
+    queues: QueuesHealth
 
     def by_name(self) -> dict[str, Component]:
         """Those there are."""

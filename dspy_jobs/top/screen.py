@@ -23,6 +23,8 @@ from dspy_jobs.top.frame import Frame, ProgramTimes, Rates
 _WIDE = 150
 #: How much room is taken, from the most to the least: rows of a table, and whether lines are left empty between tables.
 _ROOMS = (*((rows, True) for rows in (100, 50, 30, 20, 15, 12, 10, 8, 6, 5, 4, 3)), (3, False), (2, False), (1, False))
+#: From so many rows of a table on a problem has so many lines, of which the names of components take some columns.
+_PROBLEM_LINES, _PROBLEM_MARGIN = ((20, 20), (5, 2)), 14
 #: Seconds without a heartbeat that are worth a color: workers renew their leases twice a second.
 _LATE_BEAT_SECONDS = 3.0
 
@@ -81,7 +83,7 @@ def _drawn(frame: Frame | None, view: View, width: int, rows: int, is_airy: bool
 
 
 def _body(frame: Frame, now: datetime, width: int, rows: int, is_airy: bool) -> RenderableType:
-    top = [_figures(frame, width), *_problems(frame), Text()]
+    top = [_figures(frame, width), *_problems(frame, width, rows), Text()]
     queues, workers = _queues(frame, now, rows), _workers(frame, rows)
     programs, spending = _programs(frame, rows), _spending(frame, now)
     top += _failures(frame, rows)
@@ -169,8 +171,9 @@ def _redis(frame: Frame) -> Text:
     return _line(*figures)
 
 
-def _problems(frame: Frame) -> Iterator[RenderableType]:
-    """What is wrong and what to do, the worst first."""
+def _problems(frame: Frame, width: int, rows: int) -> Iterator[RenderableType]:
+    """What is wrong and what to do, the worst first; where tables have few rows this too has few lines."""
+    lines = next((lines for least, lines in _PROBLEM_LINES if rows >= least), 1)
     order = ("unhealthy", "degraded", "unknown")
     parts = frame.health.components.by_name().items()
     found = [(order.index(part.status), name, part) for name, part in parts if part.status in order]
@@ -183,9 +186,17 @@ def _problems(frame: Frame) -> Iterator[RenderableType]:
         grid.add_column(no_wrap=no_wrap, overflow="fold")
     for _, name, part in sorted(shown, key=lambda entry: entry[0]):
         color = _COLORS[part.status]
-        grid.add_row(Text(_SIGNS[part.status], f"bold {color}"), Text(name, f"bold {color}"), text(part.detail))
+        grid.add_row(
+            Text(_SIGNS[part.status], f"bold {color}"),
+            Text(name, f"bold {color}"),
+            _cut(part.detail or "", lines * (width - _PROBLEM_MARGIN)),
+        )
     yield Text()
     yield grid
+
+
+def _cut(detail: str, room: int) -> Text:
+    return text(detail if len(detail) <= room else f"{detail[: room - 1]}…")
 
 
 def _table(title: str, columns: Sequence[tuple[str, bool]], part: Component | None = None) -> Table:

@@ -238,3 +238,22 @@ def test_only_so_many_workers_are_listed() -> None:
     workers = [replace(WORKER, id=f"w{n}") for n in range(1000)]
     found = document(replace(LEDGER, outstanding=Outstanding([QUEUE], workers)))["components"]["workers"]
     assert (found["live"], len(found["workers"])) == (1000, rules.MOST_WORKERS)
+
+
+def test_queues_of_one_cause_are_told_together_after_it() -> None:
+    """A used-up budget closes every queue; eight sentences that say the same hide why."""
+    closed = [replace(QUEUE, name=f"dspy.m{n}", gate=Gate("budget_exhausted", None)) for n in range(8)]
+    paused = replace(QUEUE, name="dspy.p", gate=Gate("paused", None))
+    ledger = replace(LEDGER, outstanding=Outstanding([*closed, paused], [WORKER]), budgets=[budget(None, 1.0)])
+    first, second = document(ledger)["problems"]
+    assert first.startswith("budgets: ")
+    assert second.startswith("queues: 8 queues are closed (budget_exhausted): ")
+    assert "dspy.p is closed (paused)" in second
+    assert len(second) < 250
+
+
+def test_queues_that_wait_too_long_are_told_together() -> None:
+    """By the one that waits longest."""
+    late = [replace(QUEUE, name=f"dspy.m{n}", oldest_wait_seconds=61.0 + n) for n in range(8)]
+    (told,) = document(replace(LEDGER, outstanding=Outstanding(late, [])))["components"]["queues"]["detail"].split("; ")
+    assert told.startswith("jobs of 8 queues have waited up to 68 s, longer than 60 s")

@@ -72,7 +72,7 @@ def test_what_is_wrong_comes_first_the_worst_before_all() -> None:
     lines = drawn(TROUBLED)
     text = "\n".join(lines)
     assert "UNHEALTHY" in lines[0]
-    places = [text.index(word) for word in ("✗ redis", "! queues", "! circuits", "QUEUE ", "WORKER ")]
+    places = [text.index(word) for word in ("✗ redis", "! circuits", "! queues", "QUEUE ", "WORKER ")]
     assert places == sorted(places)
     assert text.index("dspy.claude  ") < text.index("dspy.fast  ")
     assert "circuit_open, 23 s left" in line_with(lines, "dspy.claude  ")
@@ -146,3 +146,23 @@ def test_failing_programs_have_a_table_of_their_own() -> None:
     assert not any("FAILURES" in line for line in drawn(HEALTH))
     calm = drawn(health(failures={"status": "healthy", "programs": [naps]}))
     assert not any("FAILURES" in line for line in calm)
+
+
+def test_a_budget_used_up_is_the_first_thing_said_on_a_small_screen() -> None:
+    """The cause before its effects, each in a line or two, and the tables are still there."""
+    closed = [queue(f"m{n}", gate=CLOSED | {"reason": "budget_exhausted"}) for n in range(8)]
+    told = "8 queues are closed (budget_exhausted): a budget is used up; see `dspy-jobs budgets`" + ", and so on" * 30
+    document = health(
+        budgets={
+            "status": "degraded",
+            "detail": "the budget of all clients is used up, and jobs wait: " + "raise " * 30,
+        },
+        queues={"status": "degraded", "detail": told, "queues": closed},
+    )
+    lines = drawn(document, 80, 24)
+    assert len(lines) <= 24
+    assert next(line for line in lines if line.startswith("!")).startswith("! budgets")
+    assert sum("so on" in line for line in lines) <= 2
+    assert any(line.startswith("QUEUE") for line in lines)
+    assert any("BUDGETS" in line for line in lines)
+    assert sum("so on" in line for line in drawn(document, 80, 60)) > 2
