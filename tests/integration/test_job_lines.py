@@ -355,3 +355,12 @@ def test_inputs_and_outputs_of_answered_jobs_are_told_too(
     first, second = _of(lines, *ids)
     assert second["cache"] == "coalesced"
     assert (second["inputs"], second["output"]) == (first["inputs"], first["output"])
+
+
+def test_a_job_without_a_batch_has_no_batch_in_lines_of_housekeeping(store: SyncStore, lines: Lines) -> None:
+    """What does not apply is absent, whoever writes the line."""
+    job_id = new_job_id()
+    route = {"program": "qa", "model": "fast", "max_attempts": 3}
+    store.run(operations.submit_job(job_id, b'{"inputs": {}}', names.queue("fast"), 3, route, LIFETIMES, 100))
+    store.run(operations.cancel_job(job_id))
+    assert "batch_id" not in _only(lines, job_id, "job_canceled")
