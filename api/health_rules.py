@@ -341,7 +341,10 @@ def of_budgets(seen: Seen[Ledger]) -> dict[str, Any]:
         return unknown(None, clients_exhausted=None, budgets=[])
     found = seen.known.value.budgets
     used_up = [budget["client"] for budget in found if budget["exhausted"]]
-    detail = "the budget of all clients is used up, and jobs wait: raise it in [budgets] and restart a worker"
+    detail = (
+        "the budget of all clients is used up, and jobs wait: raise it in [budgets] and restart the workers "
+        "(`kubectl rollout restart deployment/worker`, or stop `dspy-jobs up` and start it again)"
+    )
     troubles = [Trouble("degraded", detail)] if None in used_up else []
     shown = [budget for period in ("day", "month") for budget in _fullest(found, period)]
     clients = len({client for client in used_up if client is not None})

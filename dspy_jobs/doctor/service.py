@@ -198,7 +198,7 @@ _REMEDIES = {
     "failures": "`dspy-jobs list --status failed`; a worker's log says where a program raised (`raised_at`)",
     "queues": "docs/runbook.md says what each reason means and what to do",
     "circuits": "look at the provider; configure `fallbacks` so that jobs go on meanwhile",
-    "budgets": "`dspy-jobs budgets`; raise it in [budgets] and restart a worker",
+    "budgets": "`dspy-jobs budgets`; raise it in [budgets] and restart the workers",
 }
 
 

@@ -103,7 +103,7 @@ def test_a_service_at_work_is_healthy() -> None:
         (with_queue(gate=Gate("rate_limited", 1)), "queues", "degraded", "opens by itself"),
         (replace(LEDGER, circuits={"fast": CircuitState.OPEN}), "circuits", "degraded", "fast is open"),
         (replace(LEDGER, circuits={"fast": CircuitState.HALF_OPEN}), "circuits", "degraded", "fast is half_open"),
-        (replace(LEDGER, budgets=[budget(None, 1.0)]), "budgets", "degraded", "is used up"),
+        (replace(LEDGER, budgets=[budget(None, 1.0)]), "budgets", "degraded", "rollout restart"),
     ],
 )
 def test_each_fault_has_its_status_and_says_what_to_do(ledger: Ledger, component: str, status: str, words: str) -> None:
