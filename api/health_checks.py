@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
+import orjson
 from redis.exceptions import RedisError
 
 from api.catalogue import Catalogue
@@ -31,8 +32,21 @@ from dspy_jobs.store.books import limits_of_spending
 from dspy_jobs.store.counted import read_counted, read_fleet
 from dspy_jobs.store.demand import Outstanding, read_outstanding
 
+#: Seconds for which a worker that ended without notice is shown, and how many of them are.
+LOST_SECONDS, _MOST_LOST = 600, 20
 #: Seconds after which a look at a server that hangs is given up, and the next one takes a new connection.
 _GIVE_UP_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LostWorker:
+    """A worker whose lease ran out; nobody has heard of it since."""
+
+    id: str
+    host: str
+    pid: int
+    heard_at: float
+    """When it last renewed its lease, by Redis's clock, in milliseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,8 @@ class Ledger:
     """How many are described."""
     budgets: list[dict[str, Any]]
     """As `budget_views` has them."""
+    lost: list[LostWorker] = field(default_factory=list)
+    """Workers that ended without notice of late, the last one first."""
     failures: RecentFailures = field(default_factory=RecentFailures)
 
 
@@ -131,8 +147,25 @@ class HealthChecks:
             circuits={queues[queue]: state for queue, state in fleet.circuits.items()},
             programs=programs,
             budgets=self._budgets(limits, day, month, today),
+            lost=await self._lost(seconds, {worker.id for worker in outstanding.workers}),
             failures=self._failures.recent(),
         )
+
+    async def _lost(self, now: int, here: set[str]) -> list[LostWorker]:
+        redis = self._store.redis
+        rows: Any = await redis.zrange(
+            names.LOST_WORKERS, "+inf", (now - LOST_SECONDS) * 1000, byscore=True, desc=True, offset=0, num=_MOST_LOST,
+            withscores=True,
+        )  # fmt: skip
+        ended = [(worker.decode(), lease_end) for worker, lease_end in rows if worker.decode() not in here]
+        said = await redis.mget([names.worker(worker) for worker, _ in ended]) if ended else []
+        found = []
+        for (worker, lease_end), raw in zip(ended, said, strict=True):
+            known = orjson.loads(raw) if raw else {}
+            if not known.get("draining"):
+                heard_at = lease_end - 1000 * known.get("lease_seconds", 0)
+                found.append(LostWorker(worker, known.get("host", ""), known.get("pid", 0), heard_at))
+        return found
 
     def _budgets(
         self, limits: dict[bytes, bytes], day: dict[bytes, bytes], month: dict[bytes, bytes], today: date

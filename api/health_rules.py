@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from api.failures import ProgramFailures
-from api.health_checks import CacheServer, Ledger
+from api.health_checks import CacheServer, Ledger, LostWorker
 from api.looks import Known, Seen
 from dspy_jobs import __version__
 from dspy_jobs.demand import QueueDemand, QueueLoad, WorkerLoad, demand_of
@@ -193,7 +193,7 @@ def _failures_of(found: ProgramFailures) -> dict[str, Any]:
 def of_workers(seen: Seen[Ledger], settings: Settings) -> dict[str, Any]:
     """The processes that run jobs. None is well while nothing waits for one."""
     if seen.known is None:
-        return unknown(None, live=None, draining=None, lost=None, workers=[])
+        return unknown(None, live=None, draining=None, lost=None, workers=[], gone=[])
     workers = seen.known.value.outstanding.workers
     live = [worker for worker in workers if worker.is_alive]
     shown = component(
@@ -202,6 +202,7 @@ def of_workers(seen: Seen[Ledger], settings: Settings) -> dict[str, Any]:
         draining=sum(worker.is_draining for worker in live),
         lost=sum(not worker.is_alive and worker.held > 0 for worker in workers),
         workers=[_worker(worker) for worker in live[:MOST_WORKERS]],
+        gone=[_gone(worker) for worker in seen.known.value.lost],
     )
     return _as_known(seen, shown)
 
@@ -212,7 +213,7 @@ def _about_workers(ledger: Ledger, settings: Settings) -> Iterator[Trouble]:
         waited = queue.load.oldest_wait_seconds
         if queue.waiting and waited > grace and not consumers(queue.load.name, ledger.outstanding.workers):
             detail = f"jobs of {queue.load.name} have waited {waited:.0f} s and no worker consumes it: start one"
-            yield Trouble("unhealthy", f"{detail}, and look at its first lines")
+            yield Trouble("unhealthy", f"{detail}, and look at its first lines{_who_went(ledger)}")
     for worker in ledger.outstanding.workers:
         if not worker.is_alive and worker.held:
             yield Trouble(
@@ -235,6 +236,19 @@ def is_deaf(worker: WorkerLoad) -> bool:
     """Whether the worker lives, should take messages and does not ask for any."""
     is_consuming = worker.is_alive and not worker.is_draining
     return is_consuming and worker.silent_seconds is not None and worker.silent_seconds > DEAF_SECONDS
+
+
+def _who_went(ledger: Ledger) -> str:
+    """Where to look for what became of those that worked before."""
+    if not ledger.lost:
+        return ""
+    last = ledger.lost[0]
+    where = f"pid {last.pid} on {last.host}" if last.host else last.id
+    return f"; {len(ledger.lost)} ended or hang without notice, the last one {where}, heard of {rfc3339(last.heard_at)}"
+
+
+def _gone(worker: LostWorker) -> dict[str, Any]:
+    return {"id": worker.id, "host": worker.host, "pid": worker.pid, "heard_at": rfc3339(worker.heard_at)}
 
 
 def _worker(worker: WorkerLoad) -> dict[str, Any]:

@@ -577,6 +577,15 @@ class WorkerHealth(_Answer):
     metrics_port: int | None = Field(None, description="Port of its own metrics, if it serves any.")
 
 
+class GoneWorker(_Answer):
+    """A worker that ended, or hangs, without notice."""
+
+    id: str
+    host: str
+    pid: int
+    heard_at: datetime
+
+
 class WorkersHealth(Component):
     """The workers."""
 
@@ -584,6 +593,7 @@ class WorkersHealth(Component):
     draining: int | None = Field(description="Of the live ones, those that end what they run and then stop.")
     lost: int | None = Field(description="Workers not heard of any more whose jobs are not queued again yet.")
     workers: list[WorkerHealth] = Field(description="The first 100 live ones.")
+    gone: list[GoneWorker] = Field(description="Ended without notice in the last ten minutes, the last one first.")
 
 
 class QueueHealth(_Answer):

@@ -483,6 +483,15 @@ class WorkerHealth(_Read):
     metrics_port: int | None = None
 
 
+class GoneWorker(_Read):
+    """A worker that ended, or hangs, without notice."""
+
+    id: str
+    host: str = ""
+    pid: int = 0
+    heard_at: datetime | None = None
+
+
 class WorkersHealth(Component):
     """The workers; the first hundred one by one."""
 
@@ -491,6 +500,8 @@ class WorkersHealth(Component):
     lost: int | None = None
     """Workers not heard of any more whose jobs are not queued again yet."""
     workers: list[WorkerHealth] = Field(default_factory=list)
+    gone: list[GoneWorker] = Field(default_factory=list)
+    """Workers that ended without notice in the last ten minutes, the last one first."""
 
 
 class QueuesHealth(Component):

@@ -283,6 +283,12 @@ def _workers(frame: Frame, limit: int) -> Table:
         )
         for worker in workers
     ]  # fmt: skip
+    left = max(1, limit - len(rows))
+    rows += [
+        (text(gone.id), text(f"{gone.heard_at.astimezone():%H:%M:%S}" if gone.heard_at else _NOT_KNOWN), "–", Text(),
+         Text("gone without notice", "bold red"))
+        for gone in part.gone[:left]
+    ]  # fmt: skip
     beyond = max(0, (part.live or 0) - len(part.workers))
     table = _fill(table, rows, limit, "no worker lives" if part.status != "unknown" else "not known")
     if beyond:

@@ -116,6 +116,18 @@ def test_a_program_that_fails_always_is_told_with_its_codes(api: httpx.Client, s
     assert found["programs"][0]["codes"] == {"program_error": 12}
 
 
+def test_a_worker_that_went_without_notice_is_named(api: httpx.Client, store: SyncStore) -> None:
+    """With where it was: killed or frozen, it is in no list of the living; one that drained is no news."""
+    said = b'{"host": "there", "pid": 4711, "lease_seconds": 1}'
+    store.run(renew_worker("w-gone", 1, said, ["dspy.sandbox"]))
+    store.run(renew_worker("w-drained", 1, said.replace(b"1}", b'1, "draining": true}'), ["dspy.sandbox"]))
+    assert wait_until(lambda: api.get("/health").json()["components"]["workers"]["gone"], 20)
+    assert wait_until(lambda: not store.redis.zrange(names.WORKERS, 0, -1), 20)
+    (gone,) = api.get("/health").json()["components"]["workers"]["gone"]
+    assert (gone["id"], gone["host"], gone["pid"]) == ("w-gone", "there", 4711)
+    store.redis.delete(names.LOST_WORKERS)
+
+
 def asked(api: httpx.Client) -> dict[str, httpx.Response]:
     """One answer of each endpoint."""
     return {path: api.get(path) for path in ENDPOINTS}

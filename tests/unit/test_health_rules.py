@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisUnreachable
 
 from api import health_rules as rules
 from api.failures import ProgramFailures, RecentFailures
-from api.health_checks import CacheServer, Ledger
+from api.health_checks import CacheServer, Ledger, LostWorker
 from api.health_rules import health_document
 from api.looks import Known, Seen
 from dspy_jobs import disk_space
@@ -257,3 +257,12 @@ def test_queues_that_wait_too_long_are_told_together() -> None:
     late = [replace(QUEUE, name=f"dspy.m{n}", oldest_wait_seconds=61.0 + n) for n in range(8)]
     (told,) = document(replace(LEDGER, outstanding=Outstanding(late, [])))["components"]["queues"]["detail"].split("; ")
     assert told.startswith("jobs of 8 queues have waited up to 68 s, longer than 60 s")
+
+
+def test_who_went_is_named_where_nobody_works() -> None:
+    """A frozen worker is to be found, not only replaced."""
+    late = without_workers(replace(QUEUE, oldest_wait_seconds=31.0))
+    found = document(replace(late, lost=[LostWorker("w9", "node-9", 4711, 1_700_000_000_000)]))
+    workers = found["components"]["workers"]
+    assert "the last one pid 4711 on node-9, heard of 2023-11-14T22:13:20.000Z" in workers["detail"]
+    assert workers["gone"][0]["id"] == "w9"

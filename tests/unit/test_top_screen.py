@@ -166,3 +166,10 @@ def test_a_budget_used_up_is_the_first_thing_said_on_a_small_screen() -> None:
     assert any(line.startswith("QUEUE") for line in lines)
     assert any("BUDGETS" in line for line in lines)
     assert sum("so on" in line for line in drawn(document, 80, 60)) > 2
+
+
+def test_workers_that_went_without_notice_stay_in_the_table() -> None:
+    """With when they were heard of last."""
+    gone = [{"id": "node-9-4711-ab", "host": "node-9", "pid": 4711, "heard_at": "2026-01-01T02:58:00Z"}]
+    line = line_with(drawn(health(workers={"gone": gone}), 100), "node-9")
+    assert "gone without notice" in line
