@@ -23,7 +23,15 @@ from dspy_jobs.doctor.finding import Finding, Verdict, findings, ok
 from dspy_jobs.doctor.service import Service
 from dspy_jobs.doctor.survey import Survey, Surveying
 from dspy_jobs.redaction import redacted
-from dspy_jobs.settings import ApiSettings, ModelSettings, ProgramSettings, Settings, WorkerSettings
+from dspy_jobs.settings import (
+    ApiSettings,
+    ModelSettings,
+    ProgramSettings,
+    SentrySettings,
+    Settings,
+    TracingSettings,
+    WorkerSettings,
+)
 from tests.unit.http_stand_in import stand_in
 from tests.unit.service_scene import health, metrics, worker
 from tests.unit.test_cli_commands import run
@@ -364,3 +372,15 @@ def test_a_wrong_configuration_is_the_diagnosis(tmp_path: Path, monkeypatch: pyt
     assert (told["ok"], [finding["check"] for finding in failed]) == (False, ["configuration"])
     assert "worker.concurency" in failed[0]["detail"]
     assert "✗ configuration" in run(gone, "doctor").stdout
+
+
+def test_a_dead_collector_and_a_missing_dsn_are_found() -> None:
+    """Each only where it is switched on; spans and reports would be lost without a word to who looks here."""
+    assert one(surroundings.look_at_tracing(SETTINGS)).verdict == Verdict.SKIP
+    assert one(surroundings.look_at_sentry(SETTINGS)).verdict == Verdict.SKIP
+    with stand_in() as scene:
+        traced = Settings(tracing=TracingSettings(enabled=True, endpoint=scene.url))
+        assert one(surroundings.look_at_tracing(traced)).verdict == Verdict.OK
+    assert one(surroundings.look_at_tracing(traced)).verdict == Verdict.WARN
+    found = one(surroundings.look_at_sentry(Settings(sentry=SentrySettings(dsn_env="NO_SUCH_DSN"))))
+    assert (found.verdict, "NO_SUCH_DSN" in found.remedy) == (Verdict.WARN, True)
