@@ -33,17 +33,19 @@ async def get_live(request: Request) -> Response:
 
 
 async def get_ready(request: Request) -> Response:
-    """The process can take jobs: Redis answers, and a worker, which may be gone, has said which programs there are."""
+    """The process can take jobs: Redis takes writes, and a worker, which may be gone, has told its programs."""
     query(request, ())
-    seen = await resources_of(request).health.programs.take()
+    seen = await resources_of(request).health.readiness.take()
     if seen.hangs:
         detail = f"Redis has not answered for {seen.hangs:.2f} s: {HANGS_REMEDY}."
         return problem_answer(request.scope, problem("unavailable", detail))
     if seen.error:
         return problem_answer(request.scope, redis_problem(seen.error))
-    if seen.known is None or not seen.known.value:
+    if seen.known and (complaint := seen.known.value.refuses):
+        return problem_answer(request.scope, problem("unavailable", f"Redis {complaint.what}: {complaint.remedy}."))
+    if seen.known is None or not seen.known.value.programs:
         return problem_answer(request.scope, problem("unavailable", "No worker has reported its programs; start one."))
-    return json_answer({"status": "ok", "version": __version__, "redis": "ok", "programs": seen.known.value})
+    return json_answer({"status": "ok", "version": __version__, "redis": "ok", "programs": seen.known.value.programs})
 
 
 async def get_health(request: Request) -> Response:

@@ -7,14 +7,15 @@ Every `detail` says what to do. docs/health.md has the rules as a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from api.health_checks import CacheServer, Ledger
+from api.failures import ProgramFailures
+from api.health_checks import CacheServer, Ledger, LostWorker
 from api.looks import Known, Seen
 from dspy_jobs import __version__
-from dspy_jobs.demand import QueueDemand, WorkerLoad, demand_of
+from dspy_jobs.demand import QueueDemand, QueueLoad, WorkerLoad, demand_of
 from dspy_jobs.disk_space import DiskSpace, complaint_about_disk
 from dspy_jobs.outcomes import rfc3339
 from dspy_jobs.redis_state import (
@@ -38,6 +39,12 @@ _ORDER: tuple[Status, ...] = ("healthy", "unknown", "degraded", "unhealthy")
 MOST_WORKERS = 100
 #: Seconds without a question for messages after which a worker's consumer, which asks every second, has stopped.
 DEAF_SECONDS = 10.0
+#: Failed jobs of a program, and their share of those that ended, from which something is wrong with it.
+MANY_FAILURES, MUCH_FAILURE = 5, 0.1
+#: Programs shown one by one, and codes of each.
+_MOST_PROGRAMS, _MOST_CODES = 10, 3
+#: Queues named one by one.
+_MOST_QUEUES = 2
 
 _GATE_REMEDIES: dict[str, str] = {
     WaitReason.PAUSED: "somebody paused it; `dspy-jobs queue resume {queue}` lets it go on",
@@ -78,15 +85,17 @@ def health_document(
     now_ms: float,
 ) -> dict[str, Any]:
     """What `GET /health` shows. `cache` is None where it is switched off, `disk` where Redis is elsewhere."""
+    # What causes trouble elsewhere stands before what it causes.
     components = {
         "redis": of_redis(ledger),
+        **({"disk": of_disk(disk)} if disk else {}),
         "cache": of_cache(cache, ledger, settings),
         "programs": of_programs(ledger),
-        "workers": of_workers(ledger, settings),
-        "queues": of_queues(ledger, settings),
-        "circuits": of_circuits(ledger),
         "budgets": of_budgets(ledger),
-        **({"disk": of_disk(disk)} if disk else {}),
+        "circuits": of_circuits(ledger),
+        "workers": of_workers(ledger, settings),
+        "failures": of_failures(ledger),
+        "queues": of_queues(ledger, settings),
     }
     problems = [
         f"{name}: {found['detail']}"
@@ -143,10 +152,51 @@ def of_programs(seen: Seen[Ledger]) -> dict[str, Any]:
     return _as_known(seen, component([] if found else [none], described=found))
 
 
+def of_failures(seen: Seen[Ledger]) -> dict[str, Any]:
+    """Programs whose jobs have failed lately: all else may be well while one that was just deployed fails always."""
+    if seen.known is None:
+        return unknown(None, window_seconds=None, programs=[])
+    recent = seen.known.value.failures
+    worst_first = sorted(recent.programs, key=lambda found: (-is_failing(found), -found.failed))
+    failing = [found for found in worst_first if is_failing(found)]
+    ago = f"{recent.seconds / 60:.0f} min" if recent.seconds >= 90 else f"{recent.seconds:.0f} s"
+    troubles = [Trouble("degraded", _failing(found, ago)) for found in failing[:_MOST_CODES]]
+    if len(failing) > len(troubles):
+        troubles.append(Trouble("degraded", f"and {len(failing) - len(troubles)} more programs"))
+    if troubles:
+        remedy = "`dspy-jobs list --status failed` shows them, docs/runbook.md what each code asks for"
+        troubles[-1] = Trouble("degraded", f"{troubles[-1].detail}: {remedy}")
+    shown = [_failures_of(found) for found in worst_first[:_MOST_PROGRAMS]]
+    return _as_known(seen, component(troubles, window_seconds=round(recent.seconds, 1), programs=shown))
+
+
+def is_failing(found: ProgramFailures) -> bool:
+    """Whether so many jobs of a program failed that it is no chance."""
+    return found.failed >= MANY_FAILURES and found.share >= MUCH_FAILURE
+
+
+def _failing(found: ProgramFailures, ago: str) -> str:
+    codes = ", ".join(list(found.codes)[:_MOST_CODES])
+    return (
+        f"{found.failed} of {found.ended} jobs of {found.program} on {found.model} failed in the last {ago} ({codes})"
+    )
+
+
+def _failures_of(found: ProgramFailures) -> dict[str, Any]:
+    return {
+        "program": found.program,
+        "model": found.model,
+        "ended": found.ended,
+        "failed": found.failed,
+        "codes": dict(list(found.codes.items())[:_MOST_CODES]),
+        "failing": is_failing(found),
+    }
+
+
 def of_workers(seen: Seen[Ledger], settings: Settings) -> dict[str, Any]:
     """The processes that run jobs. None is well while nothing waits for one."""
     if seen.known is None:
-        return unknown(None, live=None, draining=None, lost=None, workers=[])
+        return unknown(None, live=None, draining=None, lost=None, workers=[], gone=[])
     workers = seen.known.value.outstanding.workers
     live = [worker for worker in workers if worker.is_alive]
     shown = component(
@@ -155,6 +205,7 @@ def of_workers(seen: Seen[Ledger], settings: Settings) -> dict[str, Any]:
         draining=sum(worker.is_draining for worker in live),
         lost=sum(not worker.is_alive and worker.held > 0 for worker in workers),
         workers=[_worker(worker) for worker in live[:MOST_WORKERS]],
+        gone=[_gone(worker) for worker in seen.known.value.lost],
     )
     return _as_known(seen, shown)
 
@@ -165,7 +216,7 @@ def _about_workers(ledger: Ledger, settings: Settings) -> Iterator[Trouble]:
         waited = queue.load.oldest_wait_seconds
         if queue.waiting and waited > grace and not consumers(queue.load.name, ledger.outstanding.workers):
             detail = f"jobs of {queue.load.name} have waited {waited:.0f} s and no worker consumes it: start one"
-            yield Trouble("unhealthy", f"{detail}, and look at its first lines")
+            yield Trouble("unhealthy", f"{detail}, and look at its first lines{_who_went(ledger)}")
     for worker in ledger.outstanding.workers:
         if not worker.is_alive and worker.held:
             yield Trouble(
@@ -188,6 +239,19 @@ def is_deaf(worker: WorkerLoad) -> bool:
     """Whether the worker lives, should take messages and does not ask for any."""
     is_consuming = worker.is_alive and not worker.is_draining
     return is_consuming and worker.silent_seconds is not None and worker.silent_seconds > DEAF_SECONDS
+
+
+def _who_went(ledger: Ledger) -> str:
+    """Where to look for what became of those that worked before."""
+    if not ledger.lost:
+        return ""
+    last = ledger.lost[0]
+    where = f"pid {last.pid} on {last.host}" if last.host else last.id
+    return f"; {len(ledger.lost)} ended or hang without notice, the last one {where}, heard of {rfc3339(last.heard_at)}"
+
+
+def _gone(worker: LostWorker) -> dict[str, Any]:
+    return {"id": worker.id, "host": worker.host, "pid": worker.pid, "heard_at": rfc3339(worker.heard_at)}
 
 
 def _worker(worker: WorkerLoad) -> dict[str, Any]:
@@ -214,28 +278,46 @@ def of_queues(seen: Seen[Ledger], settings: Settings) -> dict[str, Any]:
         return unknown(None, queues=[])
     outstanding = seen.known.value.outstanding
     queues = demand_of(outstanding.queues, outstanding.workers, settings).queues
-    runs = any(queue.load.running for queue in queues)
-    target = settings.autoscaler.target_wait_seconds
-    troubles = [
-        trouble
-        for queue in queues
-        for trouble in _about_queue(queue, target, runs, consumers(queue.load.name, outstanding.workers))
-    ]
+    troubles = [*_closed(queues), *_late(queues, outstanding.workers, settings.autoscaler.target_wait_seconds)]
     shown = [_queue(queue, consumers(queue.load.name, outstanding.workers)) for queue in queues]
     return _as_known(seen, component(troubles, queues=shown))
 
 
-def _about_queue(queue: QueueDemand, target: float, anything_runs: bool, workers: int) -> Iterator[Trouble]:
-    load = queue.load
-    if load.gate is not None:
-        remedy = _GATE_REMEDIES.get(load.gate.reason, _UNKNOWN_REMEDY).format(queue=load.name)
-        yield Trouble("degraded", f"{load.name} is closed ({load.gate.reason}): {remedy}")
-    elif queue.waiting and load.oldest_wait_seconds > target:
-        waited = f"jobs of {load.name} have waited {load.oldest_wait_seconds:.0f} s"
-        if workers and not anything_runs:
-            yield Trouble("unhealthy", f"{waited} and none runs, with {workers} workers: restart them, read their logs")
-        else:
-            yield Trouble("degraded", f"{waited}, longer than {target:g} s: start workers or raise their maximum")
+def _closed(queues: Sequence[QueueDemand]) -> Iterator[Trouble]:
+    """Queues behind gates, those of one reason together: a budget that is used up closes all of them."""
+    by_reason: dict[str, list[str]] = {}
+    for queue in queues:
+        if queue.load.gate is not None:
+            by_reason.setdefault(queue.load.gate.reason, []).append(queue.load.name)
+    for reason, closed in by_reason.items():
+        remedy = _GATE_REMEDIES.get(reason, _UNKNOWN_REMEDY).format(queue=closed[0] if len(closed) == 1 else "QUEUE")
+        are = "is" if len(closed) == 1 else "are"
+        yield Trouble("degraded", f"{_listed(closed)} {are} closed ({reason}): {remedy}")
+
+
+def _late(queues: Sequence[QueueDemand], workers: Sequence[WorkerLoad], target: float) -> Iterator[Trouble]:
+    """Queues whose jobs could run and have waited too long, together."""
+    late = [q.load for q in queues if q.load.gate is None and q.waiting and q.load.oldest_wait_seconds > target]
+    consumed = {load.name: number for load in late if (number := consumers(load.name, workers))}
+    stuck = consumed if not any(queue.load.running for queue in queues) else {}
+    if stuck:
+        waited = _have_waited([load for load in late if load.name in stuck])
+        number = max(stuck.values())
+        yield Trouble("unhealthy", f"{waited} and none runs, with {number} workers: restart them, read their logs")
+    if slow := [load for load in late if load.name not in stuck]:
+        remedy = "start workers or raise their maximum"
+        yield Trouble("degraded", f"{_have_waited(slow)}, longer than {target:g} s: {remedy}")
+
+
+def _have_waited(late: Sequence[QueueLoad]) -> str:
+    up_to = "" if len(late) == 1 else "up to "
+    longest = max(load.oldest_wait_seconds for load in late)
+    return f"jobs of {_listed([load.name for load in late])} have waited {up_to}{longest:.0f} s"
+
+
+def _listed(queues: Sequence[str]) -> str:
+    """A few queues by name, more by their number."""
+    return ", ".join(queues) if len(queues) <= _MOST_QUEUES else f"{len(queues)} queues"
 
 
 def _queue(queue: QueueDemand, workers: int) -> dict[str, Any]:
@@ -276,7 +358,10 @@ def of_budgets(seen: Seen[Ledger]) -> dict[str, Any]:
         return unknown(None, clients_exhausted=None, budgets=[])
     found = seen.known.value.budgets
     used_up = [budget["client"] for budget in found if budget["exhausted"]]
-    detail = "the budget of all clients is used up, and jobs wait: raise it in [budgets] and restart a worker"
+    detail = (
+        "the budget of all clients is used up, and jobs wait: raise it in [budgets] and restart the workers "
+        "(`kubectl rollout restart deployment/worker`, or stop `dspy-jobs up` and start it again)"
+    )
     troubles = [Trouble("degraded", detail)] if None in used_up else []
     shown = [budget for period in ("day", "month") for budget in _fullest(found, period)]
     clients = len({client for client in used_up if client is not None})

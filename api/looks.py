@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from api.ending import end_tasks
 
@@ -37,7 +38,7 @@ class Seen(Generic[T]):
     error: Exception | None = None
     """Why the last look found nothing."""
     hangs: float = 0.0
-    """Seconds for which a look has been under way without an answer."""
+    """Seconds for which nobody has had an answer, over however many looks; 0 unless one is under way without."""
 
     @property
     def is_fresh(self) -> bool:
@@ -57,6 +58,7 @@ class Look(Generic[T]):
         self._patience = patience
         self._task: asyncio.Task[None] | None = None
         self._began = 0.0
+        self._silent_since: float | None = None
         self._known: Known[T] | None = None
         self._error: Exception | None = None
 
@@ -64,6 +66,7 @@ class Look(Generic[T]):
         """Look, or wait for the look under way."""
         if self._task is None or self._task.done():
             self._began = time.monotonic()
+            self._silent_since = self._silent_since or self._began
             self._task = asyncio.create_task(self._run())
         task = self._task
         if (left := self._began + self._patience - time.monotonic()) > 0:
@@ -73,7 +76,7 @@ class Look(Generic[T]):
                 break
             await asyncio.sleep(0)
         if not task.done():
-            return Seen(self._known, hangs=time.monotonic() - self._began)
+            return Seen(self._known, hangs=time.monotonic() - (self._silent_since or self._began))
         task.result()  # what is not foreseen is raised here
         return Seen(self._known, self._error)
 
@@ -85,5 +88,8 @@ class Look(Generic[T]):
     async def _run(self) -> None:
         try:
             self._known, self._error = Known(await self._look(), time.time()), None
+            self._silent_since = None
         except (RedisError, OSError, TimeoutError) as error:
             self._error = error
+            if not isinstance(error, RedisTimeout | TimeoutError):  # a refusal is an answer, too
+                self._silent_since = None

@@ -58,6 +58,7 @@ async def open_resources(settings: Settings, own_metrics: OwnMetrics) -> AsyncIt
     checks = HealthChecks(settings, catalogue)
     resources = Resources(settings, store, catalogue, capacity, jobs, room, answers, own_metrics, checks)
     resources.start(room.listen())
+    resources.start(checks.watch_failures())
     resources.start(housekeeping.keep_house(store, settings))
     try:
         yield resources

@@ -542,6 +542,24 @@ class ProgramsHealth(Component):
     described: int | None
 
 
+class ProgramFailures(_Answer):
+    """Jobs of a program on a model that have ended lately."""
+
+    program: str
+    model: str
+    ended: int
+    failed: int
+    codes: dict[str, int] = Field(description="Failed jobs of the model, whatever their program, by code.")
+    failing: bool = Field(description="Whether so many failed that it is no chance.")
+
+
+class FailuresHealth(Component):
+    """Programs of which jobs have failed lately, those that fail most first."""
+
+    window_seconds: float | None = Field(description="How far is looked back; 600 once the process has run so long.")
+    programs: list[ProgramFailures]
+
+
 class WorkerHealth(_Answer):
     """A live worker."""
 
@@ -559,6 +577,15 @@ class WorkerHealth(_Answer):
     metrics_port: int | None = Field(None, description="Port of its own metrics, if it serves any.")
 
 
+class GoneWorker(_Answer):
+    """A worker that ended, or hangs, without notice."""
+
+    id: str
+    host: str
+    pid: int
+    heard_at: datetime
+
+
 class WorkersHealth(Component):
     """The workers."""
 
@@ -566,6 +593,7 @@ class WorkersHealth(Component):
     draining: int | None = Field(description="Of the live ones, those that end what they run and then stop.")
     lost: int | None = Field(description="Workers not heard of any more whose jobs are not queued again yet.")
     workers: list[WorkerHealth] = Field(description="The first 100 live ones.")
+    gone: list[GoneWorker] = Field(description="Ended without notice in the last ten minutes, the last one first.")
 
 
 class QueueHealth(_Answer):
@@ -623,6 +651,7 @@ class Components(_Answer):
     redis: RedisServer
     cache: CacheHealth
     programs: ProgramsHealth
+    failures: FailuresHealth
     workers: WorkersHealth
     queues: QueuesHealth
     circuits: CircuitsHealth

@@ -241,6 +241,7 @@ def _process_backend(settings: Settings, ledger: redis.Redis, gauges: Gauges) ->
         startup_seconds=settings.autoscaler.startup_grace_seconds,
         memory_mib=settings.autoscaler.max_memory_mb_per_worker,
         starting=os.cpu_count() or 1,
+        shows_content=settings.log_content,
     )
     environ = {**inherited_environ(), **WORKER_ENVIRON, "DSPY_JOBS_WORKER_DRAIN_SECONDS": str(drain_seconds)}
     launcher = Launcher((sys.executable, "-m", "worker"), worker_pids(settings.data_dir), environ)

@@ -38,6 +38,10 @@ class JobLine(TypedDict, total=False):
     """`hit`, `miss`, `coalesced` or `bypass`; None for a job that ended without having asked."""
     code: str | None
     """Of the problem; None for success."""
+    exception: str
+    """Type of what a program, or this code, raised; only with the codes `program_error` and `unexpected`."""
+    raised_at: str
+    """Where, as file:line."""
     inputs: str
     """Only with `log_content`, as `output` and `detail`."""
     output: str

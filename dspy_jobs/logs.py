@@ -173,10 +173,18 @@ def _without_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
     event.pop("stack_info", None)
     if given := event.pop("exc_info", None):
         kind, _error, trace = _exception(given)
-        event["exception"] = foreign_logs.class_name(kind)
-        if trace:
-            event["raised_at"] = _origin(trace)
+        event.update(_kind_and_place(kind, trace))
     return event
+
+
+def raised(error: BaseException) -> dict[str, str]:
+    """An exception as lines tell of it: its type and where it was raised, never what it says."""
+    return _kind_and_place(type(error), error.__traceback__)
+
+
+def _kind_and_place(kind: type[BaseException], trace: TracebackType | None) -> dict[str, str]:
+    told = {"exception": foreign_logs.class_name(kind)}
+    return told | ({"raised_at": _origin(trace)} if trace else {})
 
 
 def _origin(trace: TracebackType) -> str:

@@ -441,6 +441,27 @@ class ProgramsHealth(Component):
     described: int | None = None
 
 
+class ProgramFailures(_Read):
+    """Jobs of a program on a model that have ended lately."""
+
+    program: str
+    model: str
+    ended: int = 0
+    failed: int = 0
+    codes: dict[str, int] = Field(default_factory=dict)
+    """Failed jobs of the model, whatever their program."""
+    failing: bool = False
+    """Whether so many failed that it is no chance."""
+
+
+class FailuresHealth(Component):
+    """Programs of which jobs have failed lately, those that fail most first."""
+
+    window_seconds: float | None = None
+    """How far is looked back."""
+    programs: list[ProgramFailures] = Field(default_factory=list)
+
+
 class WorkerHealth(_Read):
     """A live worker."""
 
@@ -462,6 +483,15 @@ class WorkerHealth(_Read):
     metrics_port: int | None = None
 
 
+class GoneWorker(_Read):
+    """A worker that ended, or hangs, without notice."""
+
+    id: str
+    host: str = ""
+    pid: int = 0
+    heard_at: datetime | None = None
+
+
 class WorkersHealth(Component):
     """The workers; the first hundred one by one."""
 
@@ -470,6 +500,8 @@ class WorkersHealth(Component):
     lost: int | None = None
     """Workers not heard of any more whose jobs are not queued again yet."""
     workers: list[WorkerHealth] = Field(default_factory=list)
+    gone: list[GoneWorker] = Field(default_factory=list)
+    """Workers that ended without notice in the last ten minutes, the last one first."""
 
 
 class QueuesHealth(Component):
@@ -511,17 +543,18 @@ class DiskHealth(Component):
 
 
 class Components(_Read):
-    """Every part of the service."""
+    """Every part of the service; what causes trouble elsewhere stands before what it causes."""
 
     redis: RedisHealth
-    cache: CacheHealth
-    programs: ProgramsHealth
-    workers: WorkersHealth
-    queues: QueuesHealth
-    circuits: CircuitsHealth
-    budgets: BudgetsHealth
     disk: DiskHealth | None = None
     """Only with an embedded Redis."""
+    cache: CacheHealth
+    programs: ProgramsHealth
+    budgets: BudgetsHealth
+    circuits: CircuitsHealth
+    workers: WorkersHealth
+    failures: FailuresHealth = FailuresHealth(status="healthy")
+    queues: QueuesHealth
 
     def by_name(self) -> dict[str, Component]:
         """Those there are."""

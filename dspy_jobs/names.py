@@ -44,6 +44,7 @@ a test holds the two against each other.
 | dj:spent:{yyyymmdd}, dj:spent:{yyyymm} | hash | nano-dollars by client, `*` for all | `costs.retention_days` |
 | dj:budgets | hash | the configured budgets, see `books.limits_of_spending` | permanent |
 | dj:totals | hash | jobs queued and running in all | permanent |
+| dj:lost_workers | zset | workers that ended without notice, by the end of their lease | an hour |
 | dj:workers | zset | workers by the end of their lease | permanent, trimmed |
 | dj:watch | hash | since when leases have been watched without a gap, and when last | permanent |
 | dj:worker:{worker} | string | what the worker says of itself (JSON) | a day |
@@ -85,6 +86,7 @@ DELAYED = "dj:delayed"
 EXPIRING = "dj:expiring"
 TOTALS = "dj:totals"
 WORKERS = "dj:workers"
+LOST_WORKERS = "dj:lost_workers"
 WATCH = "dj:watch"
 LANDING = "dj:landing"
 WAITING_CLIENTS = "dj:waiting_clients"

@@ -85,13 +85,14 @@ def complaints_about_ledger(state: RedisState) -> Iterator[Complaint]:
             f"`redis-cli config set maxmemory-policy {NO_EVICTION}`, and the same in its configuration",
             is_mistake=True,
         )
-    yield from _about_memory(state)
+    yield from about_memory(state)
     if state.connections > _FEW_CONNECTIONS * state.most_connections > 0:
         used = f"{state.connections} of its {state.most_connections} connections are in use"
         yield Complaint(used, "raise its maxclients, or find out who opens so many (`redis-cli client list`)")
 
 
-def _about_memory(state: RedisState) -> Iterator[Complaint]:
+def about_memory(state: RedisState) -> Iterator[Complaint]:
+    """What is wrong with the memory a server has left."""
     limit, whose = (state.limit_bytes, "maxmemory") if state.limit_bytes else (state.host_bytes, "machine's memory")
     if not limit or state.used_bytes < NEARLY_FULL * limit:
         return

@@ -29,6 +29,11 @@ def redis_url(settings: Settings) -> str:
     return settings.redis_url or f"unix://{embedded_socket(settings.data_dir)}?db=0"
 
 
+def is_embedded(settings: Settings) -> bool:
+    """Whether Redis is the one that `dspy-jobs up` runs on the data folder, which it also names by an address."""
+    return redis_url(settings).partition("?")[0] == f"unix://{embedded_socket(settings.data_dir)}"
+
+
 def cache_url(settings: Settings) -> str:
     """The address of the response cache: its own, else database 1 of the Redis of the queue."""
     return settings.cache.url or _with_database(redis_url(settings), _CACHE_DATABASE)

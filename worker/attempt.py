@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
@@ -15,6 +15,7 @@ from pydantic_core import PydanticSerializationError
 
 from dspy_jobs import names, outcomes, retries
 from dspy_jobs.cache_entry import CacheEntry
+from dspy_jobs.logs import raised
 from dspy_jobs.outcomes import Attempt, Reused, Usage
 from dspy_jobs.problems import Problem, problem
 from dspy_jobs.settings import Settings
@@ -45,6 +46,8 @@ class Settlement:
     """The output and its cache key, to be stored once the job has ended with it: never what is not in the books."""
     output: dict[str, Any] | None = None
     """What the job succeeded with."""
+    raised: Mapping[str, str] = field(default_factory=dict)
+    """The exception that somebody here must look at, as `logs.raised` tells of it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Runner:
             if failures.is_a_bug(found):
                 bugs.report(error, found.code, claim, request)
             failed = self._attempt(claim, context, started, found)
-            return self._settle_failure(claim, failed, context, failures.retry_after_of(error))
+            settlement = self._settle_failure(claim, failed, context, failures.retry_after_of(error))
+            return replace(settlement, raised=raised(error)) if failures.is_a_bug(found) else settlement
         context.end()
         if isinstance(output, Problem):
             return self._settle_failure(claim, self._attempt(claim, context, started, output), context)
@@ -101,7 +105,7 @@ class Runner:
         )
         outcome = outcomes.failure(claim.id, attempt, self._version(claim))
         operation = operations.finish_job(self.worker_id, claim, JobStatus.FAILED, outcome, Bill([_UNKNOWN_CALL]))
-        return Settlement(operation, JobStatus.FAILED, attempt, _probe_over(claim))
+        return Settlement(operation, JobStatus.FAILED, attempt, _probe_over(claim), raised=raised(error))
 
     def _output(self, claim: Claim, request: dict[str, Any], context: AttemptContext) -> dict[str, Any] | Problem:
         if context.wish and context.wish.mode == "only":

@@ -22,7 +22,9 @@ from flower.app import Flower
 from flower.command import apply_env_options, extract_settings
 from flower.options import options
 from flower.urls import settings as handler_settings
+from flower.views import BaseHandler
 from flower.views.monitor import Metrics
+from flower.views.tasks import TasksView
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 
@@ -45,6 +47,17 @@ _NICE = 10
 #: Loggers that tell of each request, and of each round without a worker.
 _CHATTY = ("tornado.access", "flower.inspector", "kombu.mixins")
 _COLUMNS = "name,uuid,state,args,received,runtime,kwargs,exception,worker"
+
+
+#: Runs once Flower's own script has made the table. Takes the words from the address itself, so that none of them is
+#: ever a part of the page.
+_SEARCHING = b"""<script>
+jQuery(function ($) {
+  var wanted = new URLSearchParams(window.location.search).get("search");
+  if (wanted) { $("#tasks-table").DataTable().search(wanted).draw(); }
+});
+</script>
+"""
 
 
 def credentials(settings: Settings) -> list[str]:
@@ -90,6 +103,7 @@ def flower_app(settings: Settings, app: Celery) -> Flower:
     )
     extract_settings()
     Metrics.get = tornado.web.authenticated(Metrics.get)  # Flower itself tells them to everybody
+    TasksView.render_string = _searching
     kind = Flower if users else _OfThisMachine
     page = kind(capp=app, options=options, **handler_settings)
     options.format_task = _readable(page.events.state)
@@ -140,6 +154,15 @@ def _readable(state: State) -> Callable[[Any], Any]:
         return task
 
     return readable
+
+
+def _searching(page: TasksView, template_name: str, **kwargs: Any) -> bytes:
+    """Flower's list of tasks, with a script that searches for what the address asks for.
+
+    Flower itself takes only `state`, `worker` and `name` from an address; a link to a batch's jobs needs `search`.
+    """
+    shown: bytes = BaseHandler.render_string(page, template_name, **kwargs)
+    return shown.replace(b"</body>", _SEARCHING + b"</body>")
 
 
 def _set(**values: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import dspy
 import orjson
@@ -57,6 +57,7 @@ def ended(claim: Claim, settlement: Settlement, job: Job) -> Ended:
 def tell_attempt(ended: Ended, answer: bool | str, *, shows_content: bool) -> None:
     """An attempt's end was made known; `answer` is what the ledger said to it."""
     line = _line(ended)
+    line.update(cast(JobLine, ended.settlement.raised))
     if shows_content:
         line |= _content(ended)
     status = ended.settlement.status

@@ -103,6 +103,8 @@ class Limits:
     """What one worker may come to need."""
     starting: int
     """How many may start at once: each keeps a core busy while it imports."""
+    shows_content: bool = False
+    """Whether the log may hold what jobs were given: the last lines of a worker that had jobs may be theirs."""
 
 
 class ProcessBackend:
@@ -282,7 +284,7 @@ class ProcessBackend:
             exit_code=worker.exit_code,
             deaths=self._crashes[worker.name].deaths,
             restart_in_seconds=pause,
-            last_lines=last_lines,
+            **({"last_lines": last_lines} if self._limits.shows_content or not worker.was_ready else {}),
         )
 
     def _refused(self, worker: LocalWorker, reason: str) -> None:

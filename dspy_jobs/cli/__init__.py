@@ -63,6 +63,7 @@ def main() -> None:
 
 for command in (jobs.submit, jobs.get, jobs.wait, jobs.cancel, costs, budgets, autoscale, health, top, doctor):
     app.command()(command)
+app.command("list")(jobs.list_jobs)
 app.add_typer(programs.app, name="programs")
 app.add_typer(variants.app, name="variants")
 batches.app.command()(estimate)

@@ -66,6 +66,16 @@ def print_job(job: Job) -> None:
     Console().print(grid)
 
 
+def print_jobs(jobs: Iterable[Job]) -> None:
+    """Jobs, one a row."""
+    rows = [
+        (job.id, job.status, job.program, job.model, f"{job.ended_at:%Y-%m-%d %H:%M:%S}" if job.ended_at else "",
+         f"{job.error.code}: {job.error.detail}" if job.error else "")
+        for job in jobs
+    ]  # fmt: skip
+    _print_table(("job", "status", "program", "model", "ended (UTC)", "error"), rows)
+
+
 def print_batches(batches: Iterable[Batch]) -> None:
     """Batches, one a row."""
     counts = ("total", "queued", "running", "succeeded", "failed", "canceled", "expired")

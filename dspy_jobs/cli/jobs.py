@@ -1,4 +1,4 @@
-"""The commands for single jobs: submit, get, wait, cancel."""
+"""The commands for single jobs: submit, get, list, wait, cancel."""
 
 from __future__ import annotations
 
@@ -74,6 +74,28 @@ def get(ctx: typer.Context, job_id: JobId, as_json: AsJson = False) -> None:
     """Show a job as it is now. Exits 0 whatever became of the job."""
     with connect(ctx) as client:
         _show(client.get(job_id), as_json)
+
+
+def list_jobs(
+    ctx: typer.Context,
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs of this status, as failed.")] = None,
+    program: Annotated[str | None, typer.Option(help="Only jobs of this program.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs on this model.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only jobs of this batch, by its id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest jobs, each with why it failed if it did."""
+    from dspy_jobs.cli.display import print_jobs, print_json
+
+    with connect(ctx) as client:
+        found = client.jobs(
+            status=status.value if status else None, program=program, model=model, batch=batch, limit=limit
+        )
+    if as_json:
+        print_json([job.model_dump(mode="json", exclude_unset=True) for job in found])
+    else:
+        print_jobs(found)
 
 
 def wait(ctx: typer.Context, job_id: JobId, timeout: Timeout = None, as_json: AsJson = False) -> None:

@@ -67,7 +67,7 @@ def _show_once(client: Client, interval: float, as_json: bool) -> None:
     time.sleep(interval)
     frame = history.add(read(client))
     if as_json:
-        print(json.dumps(frame.as_json(), ensure_ascii=False, indent=2))
+        print(json.dumps(frame.as_json(), ensure_ascii=False))
         return
     console = Console()
     console.print(screen(frame, View(client.url, present()), console))

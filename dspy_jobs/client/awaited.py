@@ -51,6 +51,7 @@ class AsyncClient:
     submit = _awaited(operations.submit)
     get = _awaited(operations.get)
     wait = _awaited(operations.wait)
+    jobs = _awaited(operations.jobs)
     cancel = _awaited(operations.cancel)
     retry = _awaited(operations.retry)
     delete = _awaited(operations.delete)

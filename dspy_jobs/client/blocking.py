@@ -53,6 +53,7 @@ class Client:
     submit = _blocking(operations.submit)
     get = _blocking(operations.get)
     wait = _blocking(operations.wait)
+    jobs = _blocking(operations.jobs)
     cancel = _blocking(operations.cancel)
     retry = _blocking(operations.retry)
     delete = _blocking(operations.delete)

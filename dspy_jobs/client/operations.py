@@ -41,6 +41,7 @@ _PREDICT_WAIT = 30.0
 
 _programs = TypeAdapter(list[Program])
 _queues = TypeAdapter(list[Queue])
+_jobs = TypeAdapter(list[Job])
 _variants = TypeAdapter(list[VariantReport])
 _budgets = TypeAdapter(list[Budget])
 
@@ -254,6 +255,22 @@ def variants(
     params = {name: value for name, value in wanted.items() if value is not None}
     path = _path("programs", program, "variants")
     return answered(session, Call("GET", path, lambda r: _variants.validate_python(r.json()["data"]), params=params))
+
+
+def jobs(
+    session: Session,
+    /,
+    *,
+    status: str | None = None,
+    program: str | None = None,
+    model: str | None = None,
+    batch: str | None = None,
+    limit: int = 20,
+) -> Flow[list[Job]]:
+    """The newest jobs that fit, at most `limit` (1 to 1000)."""
+    wanted = {"status": status, "program": program, "model": model, "batch": batch, "limit": str(limit)}
+    params = {name: value for name, value in wanted.items() if value is not None}
+    return answered(session, Call("GET", "/v1/jobs", lambda r: _jobs.validate_python(r.json()["data"]), params=params))
 
 
 def queues(session: Session, /) -> Flow[list[Queue]]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
+import httpx
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -15,13 +16,17 @@ from packaging.version import Version
 from dspy_jobs import __version__
 from dspy_jobs.disk_space import complaint_about_disk, disk_space
 from dspy_jobs.doctor.finding import Finding, fail, of_complaint, ok, skip, warn
+from dspy_jobs.redis_url import is_embedded
 from dspy_jobs.settings import Settings
+from dspy_jobs.stack.parts import api_url
 
 #: What a process needs beside its threads' connections: Redis, logs, the programs' own files.
 _SPARE_FILES = 256
 #: Files a thread may have open at once: a call to the provider, and what its program opens.
 _FILES_A_THREAD = 2
 #: Extras that only matter to who develops or draws.
+#: Seconds an answer is waited for.
+_PATIENCE_SECONDS = 2.0
 _NOT_RUN = ("dev", "plot")
 
 
@@ -83,7 +88,7 @@ def look_at_files(settings: Settings) -> Iterator[Finding]:
 
 def look_at_disk(settings: Settings) -> Iterator[Finding]:
     """Whether there is room for the embedded Redis's data."""
-    if settings.redis_url:
+    if not is_embedded(settings):
         yield skip("disk", "Redis is not embedded; it keeps its data elsewhere")
     elif not settings.data_dir.exists():
         yield skip("disk", f"{settings.data_dir} is not there yet; `dspy-jobs up` makes it")
@@ -98,11 +103,23 @@ def look_at_ports(settings: Settings, api_answers: bool) -> Iterator[Finding]:
     host, port = settings.api.host, settings.api.port
     if api_answers or port == 0:
         return
-    if _is_taken(host, port):
+    if _is_of_this_service(settings):
+        detail = f"this service answers at {api_url(settings)}, where this configuration has it"
+        yield warn("API port", detail, "correct --url or DSPY_JOBS_URL, which name another address")
+    elif _is_taken(host, port):
         detail = f"port {port} is taken by something that is not this service"
         yield fail("API port", detail, "stop what listens there, or set DSPY_JOBS_API_PORT")
     else:
         yield ok("API port", f"{port} is free: nothing runs there")
+
+
+def _is_of_this_service(settings: Settings) -> bool:
+    """Whether what listens there is an API of dspy-jobs, which nobody should be told to stop."""
+    try:
+        found = httpx.get(f"{api_url(settings)}/health/live", timeout=_PATIENCE_SECONDS, trust_env=False).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return False
+    return isinstance(found, dict) and found.keys() == {"status", "version"}
 
 
 def _is_taken(host: str, port: int) -> bool:

@@ -13,12 +13,13 @@ from dspy_jobs.doctor.finding import Finding, Verdict, fail, of_complaint, ok, s
 from dspy_jobs.redis_state import (
     NO_EVICTION,
     RedisState,
+    about_memory,
     complaint_about_failure,
     complaints_about_cache,
     complaints_about_ledger,
     redis_state,
 )
-from dspy_jobs.redis_url import cache_url, redis_url
+from dspy_jobs.redis_url import cache_url, is_embedded, redis_url
 from dspy_jobs.settings import Settings
 from dspy_jobs.store import connect
 
@@ -32,7 +33,7 @@ _CLOCK_SECONDS = 1.0
 
 def look_at_ledger(settings: Settings) -> Iterator[Finding]:
     """Whether the Redis of queue, jobs and results answers, keeps everything and keeps it on disk."""
-    remedy = None if settings.redis_url else "start the stack: `dspy-jobs up`, whose embedded Redis this is"
+    remedy = None if not is_embedded(settings) else "start the stack: `dspy-jobs up`, whose embedded Redis this is"
     found = _ask("Redis", redis_url(settings), "REDIS_URL", remedy)
     if isinstance(found, Finding):
         yield found
@@ -41,7 +42,7 @@ def look_at_ledger(settings: Settings) -> Iterator[Finding]:
     yield ok("Redis", f"version {state.version}, answers in {1000 * latency:.1f} ms")
     yield from _version(state)
     yield from (of_complaint("Redis", complaint) for complaint in complaints_about_ledger(state))
-    if state.policy == NO_EVICTION:
+    if state.policy == NO_EVICTION and not any(about_memory(state)):
         yield ok("Redis memory", f"{_memory(state)}; throws nothing away")
     yield from _persistence(state)
     yield from _clock(clock)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dspy_jobs.client import Client
 from dspy_jobs.doctor import machine, providers, redis_servers, service, surroundings
-from dspy_jobs.doctor.finding import Finding, Look, fail, findings, ok
+from dspy_jobs.doctor.finding import Finding, Look, fail, findings, ok, warn
 from dspy_jobs.doctor.survey import Surveying
 from dspy_jobs.settings import ConfigurationError, Settings, load_settings
 
@@ -31,9 +31,16 @@ def diagnose(connect: Callable[[], Client], options: Options) -> Iterator[Findin
     except ConfigurationError as mistakes:
         yield fail("configuration", str(mistakes), "mend the file; nothing else can be looked at before")
         return
-    where = settings.source or "no dspy-jobs.toml found; defaults and environment"
-    yield ok("configuration", f"{where}: {len(settings.models)} models, {len(settings.programs)} programs")
+    yield _configuration(settings)
     yield from findings(_looks(settings, connect, options))
+
+
+def _configuration(settings: Settings) -> Finding:
+    if settings.source is None:
+        detail = "no dspy-jobs.toml found; defaults and environment: what runs is compared with nothing"
+        return warn("configuration", detail, "run this in the project's folder, or name the file in DSPY_JOBS_CONFIG")
+    counts = f"{len(settings.models)} models, {len(settings.programs)} programs"
+    return ok("configuration", f"{settings.source}: {counts}")
 
 
 def _looks(settings: Settings, connect: Callable[[], Client], options: Options) -> Iterator[tuple[str, Look]]:
@@ -50,6 +57,8 @@ def _looks(settings: Settings, connect: Callable[[], Client], options: Options) 
         yield "queues", lambda: service.look_at_components(found)
         yield "autoscaler", lambda: surroundings.look_at_autoscaler(settings)
         yield "Flower", lambda: surroundings.look_at_flower(settings)
+        yield "tracing", lambda: surroundings.look_at_tracing(settings)
+        yield "Sentry", lambda: surroundings.look_at_sentry(settings)
         yield "Prometheus", lambda: surroundings.look_at_prometheus(options.prometheus)
         survey = surveying.result()
         yield "programs", lambda: service.look_at_programs(found, survey)

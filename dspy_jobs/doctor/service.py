@@ -19,7 +19,9 @@ PATIENCE_SECONDS = 3.0
 #: Settings that differ, or workers, named one by one.
 _MOST_NAMED = 5
 #: Components of the health document that nothing else here looks at.
-_COMPONENTS = ("queues", "circuits", "budgets")
+_COMPONENTS = ("failures", "queues", "circuits", "budgets")
+
+_NOTHING_TO_COMPARE = "there is no configuration here to compare with"
 
 
 class Service:
@@ -62,7 +64,10 @@ def look_at_api(service: Service) -> Iterator[Finding]:
     if service.health.version != __version__:
         detail = f"the API is {service.health.version}, and this is {__version__}"
         yield warn("API version", detail, "install the same release everywhere")
-    yield from _configuration(service.client, service.settings)
+    if service.settings.source is None:
+        yield skip("API configuration", _NOTHING_TO_COMPARE)
+    else:
+        yield from _configuration(service.client, service.settings)
 
 
 def _configuration(client: Client, settings: Settings) -> Iterator[Finding]:
@@ -97,6 +102,9 @@ def look_at_programs(service: Service, survey: Survey) -> Iterator[Finding]:
         return
     if service.health.components.programs.status == "unknown":
         yield skip("programs", "Redis, which knows them, does not answer")
+        return
+    if service.settings.source is None:
+        yield skip("programs", _NOTHING_TO_COMPARE)
         return
     described = {program.name: program for program in service.client.programs()}
     configured = service.settings.programs.keys()
@@ -154,13 +162,14 @@ def look_at_workers(service: Service) -> Iterator[Finding]:
 def _alike(workers: list[WorkerHealth], settings: Settings) -> Iterator[Finding]:
     digest = config_digest(settings)
     releases = [worker.id for worker in workers if worker.version not in (None, __version__)]
-    configs = [worker.id for worker in workers if worker.config not in (None, digest)]
+    is_known = settings.source is not None
+    configs = [worker.id for worker in workers if is_known and worker.config not in (None, digest)]
     if releases:
         yield warn("worker versions", f"not of the release {__version__}: {_some(releases)}", "restart them")
     if configs:
         yield warn("worker configuration", f"run another configuration than this one: {_some(configs)}", _RESTART)
     if workers and not releases and not configs:
-        yield ok("worker versions", f"all of {__version__}, configured as here")
+        yield ok("worker versions", f"all of {__version__}{', configured as here' if is_known else ''}")
 
 
 def _some(names: list[str]) -> str:
@@ -186,15 +195,17 @@ def look_at_components(service: Service) -> Iterator[Finding]:
 
 
 _REMEDIES = {
+    "failures": "`dspy-jobs list --status failed`; a worker's log says where a program raised (`raised_at`)",
     "queues": "docs/runbook.md says what each reason means and what to do",
     "circuits": "look at the provider; configure `fallbacks` so that jobs go on meanwhile",
-    "budgets": "`dspy-jobs budgets`; raise it in [budgets] and restart a worker",
+    "budgets": "`dspy-jobs budgets`; raise it in [budgets] and restart the workers",
 }
 
 
 def _in_order(health: Health, name: str) -> str:
     parts = health.components
     return {
+        "failures": "no program fails more often than by chance",
         "queues": f"{len(parts.queues.queues)} open, nothing has waited too long",
         "circuits": f"{len(parts.circuits.models)} closed",
         "budgets": f"{len(parts.budgets.budgets)} set, none of all clients used up",

@@ -11,10 +11,10 @@ import redis
 import yaml
 from redis.exceptions import RedisError
 
-from dspy_jobs import names
+from dspy_jobs import error_reports, names
 from dspy_jobs.doctor.finding import Finding, fail, ok, skip, warn
 from dspy_jobs.redis_url import redis_url
-from dspy_jobs.settings import Settings
+from dspy_jobs.settings import ConfigurationError, Settings, secret
 from dspy_jobs.stack.parts import flower_url
 from dspy_jobs.store import connect
 
@@ -56,6 +56,35 @@ def look_at_flower(settings: Settings) -> Iterator[Finding]:
         yield skip("Flower", f"does not answer at {url}; it only shows, nothing depends on it")
         return
     yield ok("Flower", f"answers at {url}") if status < 500 else warn("Flower", f"answers {status}", "restart it")
+
+
+def look_at_tracing(settings: Settings) -> Iterator[Finding]:
+    """Whether the collector that spans are sent to takes them; any answer to a request without spans will do."""
+    if not settings.tracing.enabled:
+        yield skip("tracing", "it is switched off (tracing.enabled)")
+        return
+    url = settings.tracing.endpoint or secret("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://127.0.0.1:4318"
+    try:
+        httpx.get(url, timeout=_PATIENCE_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        detail = f"no collector answers at tracing.endpoint ({type(error).__name__}): spans are lost"
+        yield warn("tracing", detail, "start the collector, or correct tracing.endpoint")
+    else:
+        yield ok("tracing", "the collector answers")
+
+
+def look_at_sentry(settings: Settings) -> Iterator[Finding]:
+    """Whether reports of bugs have somewhere to go, as a process would find at its start."""
+    if settings.sentry.dsn_env is None:
+        yield skip("Sentry", "no reports are sent (sentry.dsn_env)")
+        return
+    try:
+        error_reports.check(settings)
+    except ConfigurationError as error:
+        remedy = f"set {settings.sentry.dsn_env} where the service runs"
+        yield warn("Sentry", f"{error}, so no process here would start", remedy)
+    else:
+        yield ok("Sentry", f"{settings.sentry.dsn_env} holds a DSN")
 
 
 def look_at_prometheus(url: str) -> Iterator[Finding]:

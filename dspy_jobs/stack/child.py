@@ -84,6 +84,8 @@ class Child:
                 self.kill()
                 log.warning("killed", process=self.part.name, after_seconds=self.part.stop_seconds)
         await self.ended()
+        # A pipe that is open when the loop is closed would be complained of later, as an error of nobody's.
+        self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  # it has no public name
 
     def kill(self) -> None:
         """End the process and everything in its session at once."""

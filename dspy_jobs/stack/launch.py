@@ -49,7 +49,7 @@ def run_stack(settings: Settings, parts: list[Part], output: Output, use: Use) -
     try:
         noted_in = _noting_workers(settings, parts)
         with orphan_guard(noted_in) as guard, _redis(settings, guard) as server, _no_leftovers(noted_in):
-            stack = Supervisor(parts, _place(settings, output), guard, server)
+            stack = Supervisor(parts, _place(settings, output), guard, server, settings)
             return asyncio.run(_supervise(stack, settings, use))
     except KeyboardInterrupt:
         return None

@@ -44,6 +44,7 @@ class Supervisor:
         place: Place,
         guard: OrphanGuard,
         redis: subprocess.Popen[bytes] | None,
+        settings: Settings,
     ) -> None:
         self.stopping = asyncio.Event()
         #: What ended the stack without being asked.
@@ -53,6 +54,7 @@ class Supervisor:
         self._place = place
         self._guard = guard
         self._redis = redis
+        self._settings = settings
         self._is_ready = False
         self._children: dict[str, Child] = {}
         self._once = {part.name: asyncio.Event() for part in parts if part.runs_once}
@@ -150,8 +152,13 @@ class Supervisor:
         if self.stopping.is_set() or (part.runs_once and code == 0):
             log.info("stopped", process=part.name, exit_code=code)
         else:
-            log.error("died", process=part.name, exit_code=code, last_lines="\n".join(child.last_lines))
+            log.error("died", process=part.name, exit_code=code, **self._last_lines(child))
         return code
+
+    def _last_lines(self, child: Child) -> dict[str, str]:
+        """What a process said last; once there are jobs, native code may have said there what they were given."""
+        may_be_told = self._settings.log_content or not self._is_ready
+        return {"last_lines": "\n".join(child.last_lines)} if may_be_told else {}
 
     def _tell_guard(self) -> None:
         alive = (child.pid for child in self._children.values() if child.is_running)
@@ -162,7 +169,9 @@ class Supervisor:
             if await self._stopped_within(_REDIS_SECONDS):
                 return
         log.error("died", process="redis", exit_code=server.returncode)
-        self._fail(PartDied("redis", f"ended with code {server.returncode}", []))
+        where = self._settings.data_dir / "redis.log"
+        why = f"ended with code {server.returncode}: {where} says why. What it held is on disk; start the stack again"
+        self._fail(PartDied("redis", why, []))
 
     async def _stopped_within(self, seconds: float) -> bool:
         try:

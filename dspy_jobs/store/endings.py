@@ -26,7 +26,7 @@ def tell_of(rows: Iterable[Sequence[bytes]]) -> None:
     """One log line for each row: how a job ended, or that it is queued again."""
     for row in rows:
         job_id, became, before, batch, program, variant, model, attempt, started, now = texts(row)
-        ids = {"job_id": job_id, "batch_id": batch or None, "attempt": int(attempt)}
+        ids = {"job_id": job_id, **({"batch_id": batch} if batch else {}), "attempt": int(attempt)}
         line = JobLine(program=program, variant=variant or None, model=model)
         line |= waits(job_id, int(started or now), int(now))
         line |= UNKNOWN if before == JobStatus.RUNNING else UNUSED

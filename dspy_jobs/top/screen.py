@@ -24,6 +24,8 @@ from dspy_jobs.top.frame import Frame, ProgramTimes, Rates
 _WIDE = 150
 #: How much room is taken, from the most to the least: rows of a table, and whether lines are left empty between tables.
 _ROOMS = (*((rows, True) for rows in (100, 50, 30, 20, 15, 12, 10, 8, 6, 5, 4, 3)), (3, False), (2, False), (1, False))
+#: From so many rows of a table on a problem has so many lines, of which the names of components take some columns.
+_PROBLEM_LINES, _PROBLEM_MARGIN = ((20, 20), (5, 2)), 14
 #: Seconds without a heartbeat that are worth a color: workers renew their leases twice a second.
 _LATE_BEAT_SECONDS = 3.0
 
@@ -82,9 +84,10 @@ def _drawn(frame: Frame | None, view: View, width: int, rows: int, is_airy: bool
 
 
 def _body(frame: Frame, now: datetime, width: int, rows: int, is_airy: bool) -> RenderableType:
-    top = [_figures(frame, width), *_problems(frame), Text()]
+    top = [_figures(frame, width), *_problems(frame, width, rows), Text()]
     queues, workers = _queues(frame, now, rows), _workers(frame, rows)
     programs, spending = _programs(frame, rows), _spending(frame, now)
+    top += _failures(frame, rows)
     if width < _WIDE:
         tables = [queues, workers, programs, spending]
         return Group(*top, *(_with_gaps(tables) if is_airy else tables))
@@ -174,8 +177,9 @@ def _redis(frame: Frame) -> Text:
     return _line(*figures)
 
 
-def _problems(frame: Frame) -> Iterator[RenderableType]:
-    """What is wrong and what to do, the worst first."""
+def _problems(frame: Frame, width: int, rows: int) -> Iterator[RenderableType]:
+    """What is wrong and what to do, the worst first; where tables have few rows this too has few lines."""
+    lines = next((lines for least, lines in _PROBLEM_LINES if rows >= least), 1)
     order = ("unhealthy", "degraded", "unknown")
     parts = frame.health.components.by_name().items()
     found = [(order.index(part.status), name, part) for name, part in parts if part.status in order]
@@ -188,9 +192,17 @@ def _problems(frame: Frame) -> Iterator[RenderableType]:
         grid.add_column(no_wrap=no_wrap, overflow="fold")
     for _, name, part in sorted(shown, key=lambda entry: entry[0]):
         color = _COLORS[part.status]
-        grid.add_row(Text(_SIGNS[part.status], f"bold {color}"), Text(name, f"bold {color}"), text(part.detail))
+        grid.add_row(
+            Text(_SIGNS[part.status], f"bold {color}"),
+            Text(name, f"bold {color}"),
+            _cut(part.detail or "", lines * (width - _PROBLEM_MARGIN)),
+        )
     yield Text()
     yield grid
+
+
+def _cut(detail: str, room: int) -> Text:
+    return text(detail if len(detail) <= room else f"{detail[: room - 1]}…")
 
 
 def _table(title: str, columns: Sequence[tuple[str, bool]], part: Component | None = None) -> Table:
@@ -217,6 +229,24 @@ def _fill(table: Table, rows: Sequence[Sequence[Any]], limit: int, nothing: str)
     if not rows:
         table.add_row(Text(nothing, style="dim"))
     return table
+
+
+def _failures(frame: Frame, limit: int) -> list[RenderableType]:
+    """Programs that fail more often than by chance; nothing where there are none."""
+    part = frame.health.components.failures
+    failing = [found for found in part.programs if found.failing]
+    if not failing:
+        return []
+    columns = (("model", False), ("failed", True), ("of", True), ("share", True), ("codes", False))
+    table = _table("FAILURES", (("", False), *columns), part)
+    rows = [
+        (
+            text(found.program), text(found.model), f"{found.failed:,}", f"{found.ended:,}",
+            Text(_share(found.failed / found.ended if found.ended else None), "bold red"), text(", ".join(found.codes)),
+        )
+        for found in failing
+    ]  # fmt: skip
+    return [_fill(table, rows, min(limit, 5), ""), Text()]
 
 
 def _queues(frame: Frame, now: datetime, limit: int) -> Table:
@@ -258,6 +288,12 @@ def _workers(frame: Frame, limit: int) -> Table:
             _bar(worker.running / worker.concurrency if worker.concurrency else 0), Text(*_worker_state(worker)),
         )
         for worker in workers
+    ]  # fmt: skip
+    left = max(1, limit - len(rows))
+    rows += [
+        (text(gone.id), text(f"{gone.heard_at.astimezone():%H:%M:%S}" if gone.heard_at else _NOT_KNOWN), "–", Text(),
+         Text("gone without notice", "bold red"))
+        for gone in part.gone[:left]
     ]  # fmt: skip
     beyond = max(0, (part.live or 0) - len(part.workers))
     table = _fill(table, rows, limit, "no worker lives" if part.status != "unknown" else "not known")

@@ -105,6 +105,29 @@ def test_a_closed_gate_and_an_open_circuit_are_told(api: httpx.Client, store: Sy
     assert api.get("/health").json()["components"]["circuits"]["models"]["sandbox"] == "half_open"
 
 
+def test_a_program_that_fails_always_is_told_with_its_codes(api: httpx.Client, store: SyncStore) -> None:
+    """All else is well: who deployed a bug learns of it here, though it needs two looks to tell a growth."""
+    api.get("/health")
+    for field in ("sandbox||buggy|jobs", "sandbox||buggy|failed", "error|sandbox|program_error"):
+        store.redis.hincrby(names.COUNTED, field, 12)
+    assert wait_until(lambda: api.get("/health").json()["components"]["failures"]["status"] == "degraded", 20)
+    found = api.get("/health").json()["components"]["failures"]
+    assert "12 of 12 jobs of buggy on sandbox failed" in found["detail"]
+    assert found["programs"][0]["codes"] == {"program_error": 12}
+
+
+def test_a_worker_that_went_without_notice_is_named(api: httpx.Client, store: SyncStore) -> None:
+    """With where it was: killed or frozen, it is in no list of the living; one that drained is no news."""
+    said = b'{"host": "there", "pid": 4711, "lease_seconds": 1}'
+    store.run(renew_worker("w-gone", 1, said, ["dspy.sandbox"]))
+    store.run(renew_worker("w-drained", 1, said.replace(b"1}", b'1, "draining": true}'), ["dspy.sandbox"]))
+    assert wait_until(lambda: api.get("/health").json()["components"]["workers"]["gone"], 20)
+    assert wait_until(lambda: not store.redis.zrange(names.WORKERS, 0, -1), 20)
+    (gone,) = api.get("/health").json()["components"]["workers"]["gone"]
+    assert (gone["id"], gone["host"], gone["pid"]) == ("w-gone", "there", 4711)
+    store.redis.delete(names.LOST_WORKERS)
+
+
 def asked(api: httpx.Client) -> dict[str, httpx.Response]:
     """One answer of each endpoint."""
     return {path: api.get(path) for path in ENDPOINTS}
@@ -135,6 +158,20 @@ def test_a_redis_that_hangs_holds_nobody_up(own_redis: OwnRedis) -> None:
         assert wait_until(lambda: api.get("/ready").status_code == api.get("/health").status_code == 200, 20)
         opened = client.info("stats")["total_connections_received"] - before
         assert opened < 20, "the looks that were given up, and what else the process has"
+
+
+def test_a_full_redis_makes_the_api_not_ready(own_redis: OwnRedis) -> None:
+    """It answers, and every job that is sent is refused: a load balancer must not be told that all is well."""
+    with connect(own_redis.url) as client, running_api(own_redis.url) as api:
+        describe(client)
+        assert wait_until(lambda: api.get("/ready").status_code == 200, 20)
+        client.config_set("maxmemory", "1mb")
+        try:
+            answer = api.get("/ready")
+            assert (answer.status_code, "is full (maxmemory)" in answer.json()["detail"]) == (503, True)
+        finally:
+            client.config_set("maxmemory", "0")
+        assert api.get("/ready").status_code == 200
 
 
 def assert_told_as_hung(found: dict[str, Any]) -> None:

@@ -88,7 +88,9 @@ def test_each_fault_is_found_and_told_with_its_mending(patient: Patient, monkeyp
     patient.store.redis.config_set("maxmemory-policy", "noeviction")
 
     patient.store.redis.config_set("maxmemory", "1mb")
-    assert "is full" in patient.diagnosis()[1]["Redis"]["detail"]
+    found = patient.diagnosis()[1]
+    assert "is full" in found["Redis"]["detail"]
+    assert "is full" in found["API ready"]["remedy"]
     patient.store.redis.config_set("maxmemory", "0")
 
     patient.store.redis.config_set("appendonly", "no")

@@ -66,7 +66,8 @@ def _only(lines: Lines, job_id: str, event: str) -> dict[str, Any]:
     """The one line about a job."""
     (line,) = _of(lines, job_id)
     assert line["event"] == event
-    assert job_lines.JobLine.__annotations__.keys() - line.keys() == {"inputs", "output", "detail"}
+    seldom = {"inputs", "output", "detail", "exception", "raised_at"}
+    assert job_lines.JobLine.__annotations__.keys() - line.keys() | {"exception", "raised_at"} == seldom
     return line
 
 
@@ -104,7 +105,24 @@ def test_jobs_outside_the_cache_say_so(bench: Bench, lines: Lines) -> None:
 def test_a_failed_job_is_told_with_its_code(bench: Bench, lines: Lines) -> None:
     """A price that is not known is null."""
     job = bench.run("qa", model="down", inputs={"question": "q"}, max_attempts=1)
-    _has(_only(lines, job.id, "job_failed"), log_level="warning", code="server", cache="miss", calls=0)
+    line = _only(lines, job.id, "job_failed")
+    _has(line, log_level="warning", code="server", cache="miss", calls=0)
+    assert "raised_at" not in line
+
+
+def test_a_programs_bug_is_told_with_its_place_and_not_with_its_words(
+    bench: Bench, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where to mend it; what an exception says may hold what a caller gave. A provider's failure has no such place."""
+
+    def buggy(*_: Any) -> Any:
+        raise ZeroDivisionError("SECRET")
+
+    monkeypatch.setattr(type(bench.chunks.runner), "_output", buggy)
+    line = _only(lines, bench.run("echo", inputs={"text": "t"}, max_attempts=1).id, "job_failed")
+    _has(line, code="program_error", exception="ZeroDivisionError")
+    assert line["raised_at"].startswith(f"{__file__}:")
+    assert "SECRET" not in str(line)
 
 
 def test_each_attempt_has_a_line(bench: Bench, lines: Lines) -> None:
@@ -337,3 +355,12 @@ def test_inputs_and_outputs_of_answered_jobs_are_told_too(
     first, second = _of(lines, *ids)
     assert second["cache"] == "coalesced"
     assert (second["inputs"], second["output"]) == (first["inputs"], first["output"])
+
+
+def test_a_job_without_a_batch_has_no_batch_in_lines_of_housekeeping(store: SyncStore, lines: Lines) -> None:
+    """What does not apply is absent, whoever writes the line."""
+    job_id = new_job_id()
+    route = {"program": "qa", "model": "fast", "max_attempts": 3}
+    store.run(operations.submit_job(job_id, b'{"inputs": {}}', names.queue("fast"), 3, route, LIFETIMES, 100))
+    store.run(operations.cancel_job(job_id))
+    assert "batch_id" not in _only(lines, job_id, "job_canceled")

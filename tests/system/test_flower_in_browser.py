@@ -140,6 +140,13 @@ def test_a_job_is_found_by_its_id(window: Browser, flower: str, jobs: dict[str, 
     assert window.shows("filtered from", "SUCCESS", "CHUNK", "one of a chunk of", "Showing 1 to 2 of 2 tasks")
     assert jobs["single"]["id"] not in window.text
     assert SECRET not in window.source
+    # A dashboard's link to a batch: all of its jobs and the chunks they came in, not the other jobs.
+    window.open(f"{flower}/tasks?search={job['batch_id']}")
+    assert window.shows("filtered from", "CHUNK", job["program"])
+    assert jobs["single"]["id"] not in window.text
+    assert window.complaints() == []
+    window.open(f"{flower}/tasks?search={job['id']}")
+    assert window.shows("filtered from", "Showing 1 to 2 of 2 tasks")
     (chunk,) = window.links("/task/chunk-")
     window.open(chunk)
     assert window.shows("chunk of", "Children", job["id"])

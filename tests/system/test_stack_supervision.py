@@ -157,6 +157,7 @@ def test_a_dead_process_is_started_again(environ: dict[str, str], part: str) -> 
         assert stack.wait_for("died", part)["exit_code"] == -signal.SIGKILL
         stack.wait_for("started", part, times=2)
         assert stack.pid_of(part) != first
+    assert "last_lines" not in stack.wait_for("died", part), "of a process that had jobs they may be a caller's"
     assert [event["process"] for event in stack.events("died")] == [part]
 
 
@@ -169,6 +170,8 @@ def test_losing_redis_stops_the_stack(environ: dict[str, str]) -> None:
         assert stack.exit_code() == 1
     [died] = stack.events("died")
     assert (died["process"], died["exit_code"]) == ("redis", -signal.SIGKILL)
+    assert "redis.log says why" in stack.wait_for("stack_failed")["reason"]
+    assert not stack.events("error_ignored")
     assert not still_alive(pids)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.exceptions import ConnectionError as RedisUnreachable
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from api.looks import Look, Seen
 
@@ -67,6 +68,27 @@ def test_a_hung_look_is_told_as_such_and_not_begun_again() -> None:
         server.answers.set_result("well again")
         await asyncio.sleep(0)
         assert (await look.take()).known.value == "well again"  # type: ignore[union-attr]
+
+    in_a_loop(test)
+
+
+def test_silence_is_told_from_its_beginning_over_looks_that_were_given_up() -> None:
+    """A server that hangs for a minute has not been silent for as long as the last look alone; an answer ends it."""
+
+    async def test() -> None:
+        server = Server()
+        look = Look(server, 0.01)
+        assert (await look.take()).hangs
+        assert look._silent_since is not None
+        look._silent_since -= 60
+        server.answers.set_exception(RedisTimeout())
+        assert isinstance((await look.take()).error, RedisTimeout)
+        server.answers = asyncio.get_running_loop().create_future()
+        assert (await look.take()).hangs > 60
+        server.answers.set_result("well")
+        assert (await look.take()).is_fresh
+        server.answers = asyncio.get_running_loop().create_future()
+        assert (await look.take()).hangs < 60
 
     in_a_loop(test)
 

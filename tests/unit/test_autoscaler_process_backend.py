@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -435,3 +436,30 @@ def test_prometheus_is_told_of_deaths_and_blocked_starts() -> None:
     gauges.worker_died()
     gauges.start_blocked("memory")
     assert (value("worker_deaths_total"), value("starts_blocked_total", reason="memory")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("was_ready", "shows_content", "is_told"), [(False, False, True), (True, False, False), (True, True, True)]
+)
+def test_last_lines_of_a_worker_that_had_jobs_are_content(was_ready: bool, shows_content: bool, is_told: bool) -> None:
+    """Native code may have written there what a caller gave; of one that never came up they say why it did not."""
+    scene = Scene()
+    scene.backend = ProcessBackend(
+        scene.workers,
+        scene.workers,
+        replace(LIMITS, shows_content=shows_content),
+        scene.drains,
+        lambda: 1e4,
+        scene.clock,
+    )
+    scene.workers.last_words = "native write SECRETINPUT"
+    scene.backend.scale(1)
+    scene.tend()
+    if was_ready:
+        scene.workers.come_up()
+        scene.tend()
+    with structlog.testing.capture_logs() as events:
+        scene.workers.started[0].end(-9)
+        scene.tend()
+    (died,) = [event for event in events if event["event"] == "worker_died"]
+    assert ("last_lines" in died) == is_told

@@ -54,6 +54,8 @@ class FakeService:
         if path.startswith("/v1/queues"):
             queue = self.queue(path.split("/")[-1])
             return httpx.Response(200, json={"data": [queue]} if request.method == "GET" else queue)
+        if path == "/v1/jobs" and request.method == "GET":
+            return httpx.Response(200, json={"data": [self.job]})
         if path.startswith("/v1/batches"):
             return httpx.Response(202, json=self.batch())
         if path.endswith("/variants"):
@@ -751,3 +753,13 @@ def test_a_variant_can_be_chosen_for_jobs_and_batches(tmp_path: Path) -> None:
     run(service, "batch", "submit", str(file), "--program", "qa", "--variant", "b")
     assert service.bodies[0][0]["variant"] == "b"
     assert service.requests[1].url.params["variant"] == "b"
+
+
+def test_failed_jobs_are_listed_with_why_they_failed() -> None:
+    """What the service is asked for is what the options say; each row has the id, to look further, and the error."""
+    error = problem("program_error", "The program raised ZeroDivisionError.").model_dump(exclude_none=True)
+    service = FakeService(status="failed", model="fast", error=error)
+    result = run(service, "list", "--status", "failed", "--program", "qa", "--limit", "5")
+    assert dict(service.requests[0].url.params) == {"status": "failed", "program": "qa", "limit": "5"}
+    assert re.search(r"job_1 +failed +qa +fast +program_error: The program raised ZeroDivisionError", result.stdout)
+    assert json.loads(run(service, "list", "--json").stdout)[0]["id"] == "job_1"

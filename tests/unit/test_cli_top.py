@@ -46,7 +46,8 @@ def test_one_frame_has_the_rates_of_one_interval() -> None:
     assert "HEALTHY" in result.stdout
     assert "dspy.fast" in result.stdout
     assert "– jobs/s" not in result.stdout
-    plain = json.loads(run(Busy(), "top", "--once", "--json", *QUICK).stdout)
+    (line,) = run(Busy(), "top", "--once", "--json", *QUICK).stdout.splitlines()
+    plain = json.loads(line)
     assert plain["rates"]["jobs_per_second"] > 0
     assert plain["components"]["workers"]["live"] == 2
 

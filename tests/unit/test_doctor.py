@@ -17,19 +17,29 @@ from dspy_jobs import Client, __version__
 from dspy_jobs.cli.exit_codes import ExitCode
 from dspy_jobs.config_digest import config_digest
 from dspy_jobs.disk_space import DiskSpace
-from dspy_jobs.doctor import machine, providers, surroundings
+from dspy_jobs.doctor import machine, providers, rounds, surroundings
 from dspy_jobs.doctor import service as services
 from dspy_jobs.doctor.finding import Finding, Verdict, findings, ok
 from dspy_jobs.doctor.service import Service
 from dspy_jobs.doctor.survey import Survey, Surveying
 from dspy_jobs.redaction import redacted
-from dspy_jobs.settings import ApiSettings, ModelSettings, ProgramSettings, Settings, WorkerSettings
+from dspy_jobs.settings import (
+    ApiSettings,
+    ModelSettings,
+    ProgramSettings,
+    SentrySettings,
+    Settings,
+    TracingSettings,
+    WorkerSettings,
+)
 from tests.unit.http_stand_in import stand_in
 from tests.unit.service_scene import health, metrics, worker
 from tests.unit.test_cli_commands import run
 
 MODELS = {"fast": ModelSettings(model="openai/gpt", api_key_env="FAST_KEY")}
-SETTINGS = Settings(models=MODELS, default_model="fast", programs={"qa": ProgramSettings(signature="q -> a")})
+SETTINGS = Settings(
+    models=MODELS, default_model="fast", programs={"qa": ProgramSettings(signature="q -> a")}, source=Path("/here.toml")
+)
 QA = {"name": "qa", "version": "v1", "model": "fast", "variants": {}}
 SURVEY = Survey({"qa": {"version": "v1", "variants": {}}}, {})
 HERE = socket.gethostname()
@@ -132,6 +142,27 @@ def test_a_strangers_port_is_told_from_a_free_one() -> None:
         assert (found.verdict, "DSPY_JOBS_API_PORT" in found.remedy) == (Verdict.FAIL, True)
         assert not list(machine.look_at_ports(settings, api_answers=True))
     assert one(machine.look_at_ports(settings, api_answers=False)).verdict == Verdict.OK
+
+
+def test_the_services_own_api_is_no_stranger_on_its_port() -> None:
+    """Who asked another address by mistake must not be told to stop the API that is well."""
+    with stand_in() as scene:
+        scene.answer("/health/live", {"status": "ok", "version": "0.1.0"})
+        settings = Settings(api=ApiSettings(port=int(scene.url.rpartition(":")[2])))
+        found = one(machine.look_at_ports(settings, api_answers=False))
+    assert (found.verdict, "DSPY_JOBS_URL" in found.remedy, "stop" in found.remedy) == (Verdict.WARN, True, False)
+
+
+def test_without_a_configuration_nothing_is_compared() -> None:
+    """Run outside of the project it must not ask for a restart with defaults."""
+    alone = Settings()
+    found = service(Api(), alone)
+    looks = (services.look_at_api(found), services.look_at_workers(found), services.look_at_programs(found, SURVEY))
+    all_found = [finding for look in looks for finding in look]
+    assert {finding.verdict for finding in all_found} == {Verdict.OK, Verdict.SKIP}
+    told = rounds._configuration(alone)
+    assert (told.verdict, "DSPY_JOBS_CONFIG" in told.remedy) == (Verdict.WARN, True)
+    assert rounds._configuration(SETTINGS).verdict == Verdict.OK
 
 
 def test_a_service_that_is_well_has_no_findings_but_ok() -> None:
@@ -341,3 +372,15 @@ def test_a_wrong_configuration_is_the_diagnosis(tmp_path: Path, monkeypatch: pyt
     assert (told["ok"], [finding["check"] for finding in failed]) == (False, ["configuration"])
     assert "worker.concurency" in failed[0]["detail"]
     assert "✗ configuration" in run(gone, "doctor").stdout
+
+
+def test_a_dead_collector_and_a_missing_dsn_are_found() -> None:
+    """Each only where it is switched on; spans and reports would be lost without a word to who looks here."""
+    assert one(surroundings.look_at_tracing(SETTINGS)).verdict == Verdict.SKIP
+    assert one(surroundings.look_at_sentry(SETTINGS)).verdict == Verdict.SKIP
+    with stand_in() as scene:
+        traced = Settings(tracing=TracingSettings(enabled=True, endpoint=scene.url))
+        assert one(surroundings.look_at_tracing(traced)).verdict == Verdict.OK
+    assert one(surroundings.look_at_tracing(traced)).verdict == Verdict.WARN
+    found = one(surroundings.look_at_sentry(Settings(sentry=SentrySettings(dsn_env="NO_SUCH_DSN"))))
+    assert (found.verdict, "NO_SUCH_DSN" in found.remedy) == (Verdict.WARN, True)

@@ -20,11 +20,13 @@ LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
 
 #: Fields that are spread into a call from a variable, by file and event.
 SPREAD = {
+    ("autoscaler/backends/process.py", "worker_died"): {"last_lines"},
     ("api/request_scope.py", "request"): set(),
     ("dspy_jobs/foreign_logs.py", "library_message"): {"message", "at"},
     ("dspy_jobs/foreign_logs.py", "task_broke"): {"message"},
     ("dspy_jobs/foreign_logs.py", "warning"): {"message"},
     ("dspy_jobs/printed_lines.py", "printed"): {"text"},
+    ("dspy_jobs/stack/supervisor.py", "died"): {"last_lines"},
     ("dspy_jobs/stack/serve.py", "ready"): {"api", "docs", "flower", "sandbox", "metrics", "data"},
     ("worker/chunk.py", "outcome_refused"): set(),
 }

@@ -9,7 +9,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisUnreachable
 
 from api import health_rules as rules
-from api.health_checks import CacheServer, Ledger
+from api.failures import ProgramFailures, RecentFailures
+from api.health_checks import CacheServer, Ledger, LostWorker
 from api.health_rules import health_document
 from api.looks import Known, Seen
 from dspy_jobs import disk_space
@@ -60,6 +61,12 @@ def without_workers(queue: QueueLoad) -> Ledger:
     return replace(LEDGER, outstanding=Outstanding([queue], []))
 
 
+def failing(failed: int, ended: int) -> Ledger:
+    """A ledger of a service with a program of which so many jobs failed in five minutes."""
+    found = ProgramFailures("naps", "slow", ended, failed, {"program_error": failed})
+    return replace(LEDGER, failures=RecentFailures(300.0, [found]))
+
+
 def budget(client: str | None, spent: float) -> dict[str, Any]:
     """A day's budget of a dollar."""
     return {
@@ -84,6 +91,8 @@ def test_a_service_at_work_is_healthy() -> None:
         (replace(LEDGER, server=replace(SERVER, used_bytes=85)), "redis", "degraded", "85%"),
         (replace(LEDGER, server=replace(SERVER, policy="allkeys-lru")), "redis", "degraded", "noeviction"),
         (replace(LEDGER, programs=0), "programs", "unhealthy", "worker.describe"),
+        (failing(150, 150), "failures", "degraded", "150 of 150 jobs of naps on slow failed in the last 5 min"),
+        (failing(150, 150), "failures", "degraded", "dspy-jobs list --status failed"),
         (without_workers(replace(QUEUE, oldest_wait_seconds=31.0)), "workers", "unhealthy", "start one"),
         (with_worker(replace(QUEUE, oldest_wait_seconds=31.0), is_draining=True), "workers", "unhealthy", "start one"),
         (with_worker(is_alive=False), "workers", "degraded", "w1 is lost with 1 jobs"),
@@ -100,7 +109,7 @@ def test_a_service_at_work_is_healthy() -> None:
         ),
         (replace(LEDGER, circuits={"fast": CircuitState.OPEN}), "circuits", "degraded", "fast is open"),
         (replace(LEDGER, circuits={"fast": CircuitState.HALF_OPEN}), "circuits", "degraded", "fast is half_open"),
-        (replace(LEDGER, budgets=[budget(None, 1.0)]), "budgets", "degraded", "is used up"),
+        (replace(LEDGER, budgets=[budget(None, 1.0)]), "budgets", "degraded", "rollout restart"),
     ],
 )
 def test_each_fault_has_its_status_and_says_what_to_do(ledger: Ledger, component: str, status: str, words: str) -> None:
@@ -114,6 +123,8 @@ def test_each_fault_has_its_status_and_says_what_to_do(ledger: Ledger, component
 @pytest.mark.parametrize(
     "ledger",
     [
+        failing(4, 4),
+        failing(9, 100),
         without_workers(IDLE),
         without_workers(replace(QUEUE, oldest_wait_seconds=29.0)),
         with_worker(is_alive=False, held=0),
@@ -121,7 +132,16 @@ def test_each_fault_has_its_status_and_says_what_to_do(ledger: Ledger, component
         with_worker(silent_seconds=None),
         replace(LEDGER, budgets=[budget("acme", 1.0), budget(None, 0.99)]),
     ],
-    ids=["scaled to zero", "first worker still starts", "dead and empty-handed", "draining", "says less", "client's"],
+    ids=[
+        "a few jobs failed",
+        "a small share failed",
+        "scaled to zero",
+        "first worker still starts",
+        "dead and empty-handed",
+        "draining",
+        "says less",
+        "client's",
+    ],
 )
 def test_what_is_as_it_should_be_is_healthy(ledger: Ledger) -> None:
     """A fleet of none without work, a draining worker, a client's own budget are no faults."""
@@ -159,7 +179,7 @@ def test_without_redis_the_last_known_is_told_as_such(trouble: dict[str, Any]) -
     assert found["status"] == "unhealthy"
     assert len(found["problems"]) == 1
     assert "secret" not in str(found)
-    for name in ("programs", "workers", "queues", "circuits", "budgets"):
+    for name in ("programs", "failures", "workers", "queues", "circuits", "budgets"):
         assert found["components"][name]["status"] == "unknown"
         assert found["components"][name]["as_of"] == "2023-11-14T22:13:20.000Z"
     assert found["components"]["workers"]["live"] == 1
@@ -224,3 +244,31 @@ def test_only_so_many_workers_are_listed() -> None:
     workers = [replace(WORKER, id=f"w{n}") for n in range(1000)]
     found = document(replace(LEDGER, outstanding=Outstanding([QUEUE], workers)))["components"]["workers"]
     assert (found["live"], len(found["workers"])) == (1000, rules.MOST_WORKERS)
+
+
+def test_queues_of_one_cause_are_told_together_after_it() -> None:
+    """A used-up budget closes every queue; eight sentences that say the same hide why."""
+    closed = [replace(QUEUE, name=f"dspy.m{n}", gate=Gate("budget_exhausted", None)) for n in range(8)]
+    paused = replace(QUEUE, name="dspy.p", gate=Gate("paused", None))
+    ledger = replace(LEDGER, outstanding=Outstanding([*closed, paused], [WORKER]), budgets=[budget(None, 1.0)])
+    first, second = document(ledger)["problems"]
+    assert first.startswith("budgets: ")
+    assert second.startswith("queues: 8 queues are closed (budget_exhausted): ")
+    assert "dspy.p is closed (paused)" in second
+    assert len(second) < 250
+
+
+def test_queues_that_wait_too_long_are_told_together() -> None:
+    """By the one that waits longest."""
+    late = [replace(QUEUE, name=f"dspy.m{n}", oldest_wait_seconds=61.0 + n) for n in range(8)]
+    (told,) = document(replace(LEDGER, outstanding=Outstanding(late, [])))["components"]["queues"]["detail"].split("; ")
+    assert told.startswith("jobs of 8 queues have waited up to 68 s, longer than 60 s")
+
+
+def test_who_went_is_named_where_nobody_works() -> None:
+    """A frozen worker is to be found, not only replaced."""
+    late = without_workers(replace(QUEUE, oldest_wait_seconds=31.0))
+    found = document(replace(late, lost=[LostWorker("w9", "node-9", 4711, 1_700_000_000_000)]))
+    workers = found["components"]["workers"]
+    assert "the last one pid 4711 on node-9, heard of 2023-11-14T22:13:20.000Z" in workers["detail"]
+    assert workers["gone"][0]["id"] == "w9"

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from redis.connection import parse_url
 
-from dspy_jobs.redis_url import cache_url
+from dspy_jobs.redis_url import cache_url, is_embedded, redis_url
 from dspy_jobs.settings import CacheSettings, Settings
+from dspy_jobs.stack.launch import _place
+from dspy_jobs.stack.output import to_terminal
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,13 @@ def test_a_cache_of_its_own_is_used_as_it_is() -> None:
     """`cache.url` wins, with its own database."""
     settings = Settings(redis_url="redis://host", cache=CacheSettings(url="redis://other/7"))
     assert cache_url(settings) == "redis://other/7"
+
+
+def test_an_embedded_server_is_known_by_its_address_too(tmp_path: Path) -> None:
+    """`dspy-jobs up` hands its processes the address of the server it runs; another socket is somebody else's."""
+    alone = Settings(data_dir=tmp_path)
+    assert is_embedded(alone)
+    environ = _place(alone, to_terminal).environ
+    assert is_embedded(Settings(data_dir=Path(environ["DSPY_JOBS_DATA_DIR"]), redis_url=environ["REDIS_URL"]))
+    assert not is_embedded(Settings(data_dir=tmp_path / "other", redis_url=redis_url(alone)))
+    assert not is_embedded(Settings(data_dir=tmp_path, redis_url="redis://host"))

@@ -72,7 +72,7 @@ def test_what_is_wrong_comes_first_the_worst_before_all() -> None:
     lines = drawn(TROUBLED)
     text = "\n".join(lines)
     assert "UNHEALTHY" in lines[0]
-    places = [text.index(word) for word in ("✗ redis", "! queues", "! circuits", "QUEUE ", "WORKER ")]
+    places = [text.index(word) for word in ("✗ redis", "! circuits", "! queues", "QUEUE ", "WORKER ")]
     assert places == sorted(places)
     assert text.index("dspy.claude  ") < text.index("dspy.fast  ")
     assert "circuit_open, 23 s left" in line_with(lines, "dspy.claude  ")
@@ -145,3 +145,41 @@ def test_words_of_another_release_are_shown_without_what_moves_the_cursor() -> N
     assert "\x1b" not in text
     for words in ("moon\\u001b", "odd\\u001b", "1\\u001b", "NEW\\u001b"):
         assert words in text
+
+
+def test_failing_programs_have_a_table_of_their_own() -> None:
+    """Which program, on which model, how many of how many, and by which codes; none where none fails."""
+    naps = {"program": "naps", "model": "slow", "ended": 200, "failed": 150, "codes": {"program_error": 150}}
+    failing = {"status": "degraded", "detail": "150 of 200", "programs": [naps | {"failing": True}]}
+    lines = drawn(health(failures=failing))
+    assert re.search(r"naps +slow +150 +200 +75\.0% +program_error", "\n".join(lines))
+    assert not any("FAILURES" in line for line in drawn(HEALTH))
+    calm = drawn(health(failures={"status": "healthy", "programs": [naps]}))
+    assert not any("FAILURES" in line for line in calm)
+
+
+def test_a_budget_used_up_is_the_first_thing_said_on_a_small_screen() -> None:
+    """The cause before its effects, each in a line or two, and the tables are still there."""
+    closed = [queue(f"m{n}", gate=CLOSED | {"reason": "budget_exhausted"}) for n in range(8)]
+    told = "8 queues are closed (budget_exhausted): a budget is used up; see `dspy-jobs budgets`" + ", and so on" * 30
+    document = health(
+        budgets={
+            "status": "degraded",
+            "detail": "the budget of all clients is used up, and jobs wait: " + "raise " * 30,
+        },
+        queues={"status": "degraded", "detail": told, "queues": closed},
+    )
+    lines = drawn(document, 80, 24)
+    assert len(lines) <= 24
+    assert next(line for line in lines if line.startswith("!")).startswith("! budgets")
+    assert sum("so on" in line for line in lines) <= 2
+    assert any(line.startswith("QUEUE") for line in lines)
+    assert any("BUDGETS" in line for line in lines)
+    assert sum("so on" in line for line in drawn(document, 80, 60)) > 2
+
+
+def test_workers_that_went_without_notice_stay_in_the_table() -> None:
+    """With when they were heard of last."""
+    gone = [{"id": "node-9-4711-ab", "host": "node-9", "pid": 4711, "heard_at": "2026-01-01T02:58:00Z"}]
+    line = line_with(drawn(health(workers={"gone": gone}), 100), "node-9")
+    assert "gone without notice" in line

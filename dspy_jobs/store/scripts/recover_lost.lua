@@ -40,6 +40,9 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', 'dj:workers', '-inf', now, '
   end
   lost[#lost + 1] = {worker, before - left}
   if redis.call('SCARD', held_key(worker)) == 0 then
+    redis.call('ZADD', 'dj:lost_workers', redis.call('ZSCORE', 'dj:workers', worker) or ms(now), worker)
+    redis.call('PEXPIRE', 'dj:lost_workers', 3600000)
+    redis.call('ZREMRANGEBYSCORE', 'dj:lost_workers', '-inf', '(' .. ms(now - 3600000))
     redis.call('ZREM', 'dj:workers', worker)
     redis.call('DEL', cancel_key(worker))
   end
