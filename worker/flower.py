@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
 import tornado.web
@@ -28,6 +27,7 @@ from flower.views.tasks import TasksView
 from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import PeriodicCallback
 
+from dspy_jobs.addresses import is_loopback
 from dspy_jobs.line_writer import LineWriter
 from dspy_jobs.logs import configure_logging
 from dspy_jobs.redis_url import redis_url
@@ -69,7 +69,7 @@ def credentials(settings: Settings) -> list[str]:
     given = [word for word in (secret("FLOWER_BASIC_AUTH") or "").split(",") if word]
     if not all(name and password for name, _, password in (word.partition(":") for word in given)):
         raise ConfigurationError("FLOWER_BASIC_AUTH: not name:password, or several of these divided by commas")
-    if not given and not _is_loopback(settings.flower.host):
+    if not given and not is_loopback(settings.flower.host):
         raise ConfigurationError(
             f"flower.host is {settings.flower.host}, so others can reach Flower: set FLOWER_BASIC_AUTH=name:password, "
             "or FLOWER_BASIC_AUTH_FILE to a file that holds it"
@@ -117,7 +117,7 @@ class _OfThisMachine(Flower):
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """What answers a request: nothing but a refusal where it was meant for another name than this machine's."""
-        if _is_loopback(request.host_name.strip("[]")):
+        if is_loopback(request.host_name.strip("[]")):
             return super().find_handler(request, **kwargs)
         return self.get_handler_delegate(request, tornado.web.ErrorHandler, {"status_code": 421})
 
@@ -168,13 +168,6 @@ def _searching(page: TasksView, template_name: str, **kwargs: Any) -> bytes:
 def _set(**values: Any) -> None:
     for name, value in values.items():
         setattr(options, name, value)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from dspy_jobs.addresses import is_loopback, is_wildcard
 from dspy_jobs.settings import Settings
 
 #: Workers of one machine cannot share a port, so each takes a free one and says in Redis which.
@@ -82,26 +82,14 @@ def flower_url(settings: Settings) -> str:
 
 
 def _url(host: str, port: int) -> str:
-    if _is_wildcard(host):
+    if is_wildcard(host):
         host = "127.0.0.1"
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _is_wildcard(host: str) -> bool:
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return not host
-
-
 def _is_local(url: str | None, port: int) -> bool:
     parsed = urlsplit(url or "")
-    if parsed.port != port or not parsed.hostname:
-        return False
-    try:
-        return ip_address(parsed.hostname).is_loopback
-    except ValueError:
-        return parsed.hostname == "localhost"
+    return parsed.port == port and is_loopback(parsed.hostname or "")
 
 
 def _sandbox(settings: Settings) -> Part:
